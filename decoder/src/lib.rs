@@ -1,0 +1,1 @@
+//! Bytes to a compact decoded instruction, on top of iced-x86.

@@ -1,0 +1,1 @@
+//! The same-ISA translator and the native single-instruction thunks.

@@ -1,0 +1,1 @@
+//! The virtual machine: vCPU run loop, board, boot loaders.

@@ -1,0 +1,1 @@
+//! Guest RAM, page walks and the software TLB.

@@ -1,0 +1,3 @@
+//! The `ringshift` command line.
+
+fn main() {}

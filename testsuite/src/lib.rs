@@ -1,0 +1,1 @@
+//! Runners and fixtures for whole-machine tests.

@@ -1,0 +1,1 @@
+//! Architecture facts and guest CPU state. No I/O and no unsafe code.
