@@ -1,0 +1,4 @@
+//! Devices at the fixed ports of an IBM PC/AT and its PIIX-era successors.
+//!
+//! Except where a device says otherwise its registers decode port numbers: attach it with
+//! [`crate::Bus::insert_ports`] and the `PORTS` of its module.
