@@ -2,3 +2,5 @@
 //!
 //! Except where a device says otherwise its registers decode port numbers: attach it with
 //! [`crate::Bus::insert_ports`] and the `PORTS` of its module.
+
+pub mod pic8259;
