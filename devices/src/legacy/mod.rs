@@ -4,3 +4,4 @@
 //! [`crate::Bus::insert_ports`] and the `PORTS` of its module.
 
 pub mod pic8259;
+pub mod pit8254;
