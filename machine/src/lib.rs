@@ -1,1 +1,3 @@
 //! The virtual machine: vCPU run loop, board, boot loaders.
+
+pub mod boot;
