@@ -1,0 +1,43 @@
+//! The advanced programmable interrupt controllers of a PC.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `local.rs` | [`LocalApic`]: modes, priorities, acceptance, EOI, LINT pins |
+//! | `access.rs` | its registers as MMIO (xAPIC) and as MSRs (x2APIC) |
+//! | `registers.rs` | register numbers, local vector table layout, reserved bits |
+//! | `icr.rs` | the interrupt command register decoded to a message |
+//! | `timer.rs` | one-shot, periodic and TSC-deadline timer |
+//! | `message.rs` | [`InterruptMessage`]: what travels between APICs; MSI decoding |
+//! | `delivery.rs` | which local APICs a message addresses |
+//!
+//! All of them are pure state machines: time is an argument, and what has to
+//! happen elsewhere is a return value. The machine owns locking and routing.
+//! A message goes this way: a source (an I/O APIC, an MSI, or
+//! [`Effect::Ipi`]) yields an [`InterruptMessage`]; [`delivery::route`] picks
+//! its targets; [`LocalApic::receive`] takes it in and says what the
+//! processor must do.
+//!
+//! Source: Intel SDM volume 3A, chapter "Advanced Programmable Interrupt
+//! Controller (APIC)"; Intel 82093AA datasheet; ICH10 datasheet for the I/O
+//! APIC's EOI register.
+
+mod access;
+mod bitmap;
+pub mod delivery;
+mod icr;
+mod local;
+#[cfg(test)]
+mod local_tests;
+mod message;
+mod registers;
+mod timer;
+
+pub use bitmap::VectorBitmap;
+pub use delivery::{ApicAddress, route};
+pub use local::{
+    AccessError, ApicMode, Effect, LOCAL_APIC_BASE, LOCAL_APIC_SIZE, LocalApic, LocalApicConfig,
+    Reception,
+};
+pub use message::{DeliveryMode, Destination, InterruptMessage, TriggerMode};
+pub use registers::LvtEntry;
+pub use timer::{APIC_BUS_FREQUENCY_HZ, Deadline, Now, TimerMode};
