@@ -5,3 +5,4 @@
 
 pub mod pic8259;
 pub mod pit8254;
+pub mod serial;
