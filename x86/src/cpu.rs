@@ -1,10 +1,12 @@
 //! The guest CPU's state, one `repr(C)` struct shared by both engines.
 
 use crate::control::{cr0, cr4, dr6, dr7, efer};
+use crate::cpuid::Policy;
 use crate::flags;
 use crate::fpu::{MXCSR_INIT, VectorReg, X87};
 use crate::mode::{Mode, ModeKey};
 use crate::segment::{DescriptorTable, SegReg, Segment, ar};
+use std::sync::Arc;
 
 /// What the CPU is doing (SDM vol. 3C, section 25.4.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,10 +123,10 @@ pub struct Cpu {
     pub mtrr_fixed: [u64; 11],
     /// Variable-range MTRRs: base and mask by turns.
     pub mtrr_variable: [u64; 16],
-    /// The machine was told to warm-start this CPU at this vector by a start-up IPI.
+    /// Initial APIC ID.
     pub apic_id: u32,
-    /// Virtual CPUs in the machine, for CPUID topology.
-    pub cpu_count: u32,
+    /// What CPUID reports.
+    pub policy: Arc<Policy>,
     /// MXCSR.
     pub mxcsr: u32,
     /// XINUSE: state components not in their initial configuration, for XSAVEOPT and XGETBV 1.
@@ -214,7 +216,7 @@ impl Cpu {
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],
             apic_id: 0,
-            cpu_count: 1,
+            policy: Arc::new(Policy::host(1)),
             mxcsr: MXCSR_INIT,
             xinuse: 0,
             opmask: [0; 8],

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod cpu;
+pub mod cpuid;
 pub mod fault;
 pub mod flags;
 pub mod fpu;

@@ -1,0 +1,144 @@
+//! What CPUID tells the guest: a policy masked to what the host and the engines really have
+//! (SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E).
+
+mod features;
+mod leaves;
+
+pub use features::{FEATURES, Feature, Line, Register, Rule};
+pub use leaves::{CpuidResult, XSAVE_COMPONENTS};
+
+use crate::Cpu;
+use crate::control::{cr4, xcr0};
+use leaves::Host;
+
+/// What a vCPU reports, fixed when the machine is made.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Offered features, by position in [`FEATURES`].
+    offered: u128,
+    host: Host,
+    /// vCPUs in the machine.
+    pub cpu_count: u32,
+    /// Width of physical addresses in bits: reserved bits in paging structures start here.
+    pub physical_bits: u8,
+    /// TSC frequency in kHz, where known.
+    pub tsc_khz: u32,
+}
+
+impl Policy {
+    /// Everything that host and engines can do.
+    pub fn host(cpu_count: u32) -> Policy {
+        let host = Host::read();
+        let mut offered = 0;
+        for (i, line) in FEATURES.iter().enumerate() {
+            let have = match line.rule {
+                Rule::Host => host.has(line),
+                Rule::Engine => true,
+            };
+            if have {
+                offered |= 1 << i;
+            }
+        }
+        let physical_bits = host.physical_bits().clamp(36, 48);
+        Policy { offered, host, cpu_count, physical_bits, tsc_khz: 0 }
+    }
+
+    /// Whether the guest is offered `feature`.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.offered >> feature as u32 & 1 != 0
+    }
+
+    /// Takes a feature away, and with it what cannot be had without it.
+    pub fn remove(&mut self, feature: Feature) {
+        self.offered &= !(1 << feature as u32);
+        for line in FEATURES {
+            if line.needs.contains(&feature) && self.has(line.feature) {
+                self.remove(line.feature);
+            }
+        }
+    }
+
+    /// Whether the guest sees an AMD (or Hygon) processor: the vendors differ in corners such as
+    /// SYSRET and SYSENTER in long mode.
+    pub fn is_amd(&self) -> bool {
+        self.host.is_amd()
+    }
+
+    /// XCR0 bits that the guest may set.
+    pub fn xcr0_mask(&self) -> u64 {
+        let bit = |feature, mask| if self.has(feature) { mask } else { 0 };
+        xcr0::X87
+            | xcr0::SSE
+            | bit(Feature::Avx, xcr0::AVX)
+            | bit(Feature::Avx512F, xcr0::AVX512)
+            | bit(Feature::Pku, xcr0::PKRU)
+    }
+
+    /// CR4 bits that the guest may set.
+    pub fn cr4_mask(&self) -> u64 {
+        let bit = |feature, mask| if self.has(feature) { mask } else { 0 };
+        cr4::TSD
+            | cr4::PCE
+            | cr4::OSXMMEXCPT
+            | bit(Feature::Vme, cr4::VME | cr4::PVI)
+            | bit(Feature::De, cr4::DE)
+            | bit(Feature::Pse, cr4::PSE)
+            | bit(Feature::Pae, cr4::PAE)
+            | bit(Feature::Mce, cr4::MCE)
+            | bit(Feature::Pge, cr4::PGE)
+            | bit(Feature::Fxsr, cr4::OSFXSR)
+            | bit(Feature::Umip, cr4::UMIP)
+            | bit(Feature::La57, cr4::LA57)
+            | bit(Feature::FsGsBase, cr4::FSGSBASE)
+            | bit(Feature::Pcid, cr4::PCIDE)
+            | bit(Feature::Xsave, cr4::OSXSAVE)
+            | bit(Feature::Smep, cr4::SMEP)
+            | bit(Feature::Smap, cr4::SMAP)
+            | bit(Feature::Pku, cr4::PKE)
+    }
+
+    /// The answer of CPUID for `leaf` and `subleaf` on `cpu`. `apic_enabled` is the global enable
+    /// bit of IA32_APIC_BASE.
+    pub fn query(&self, leaf: u32, subleaf: u32, cpu: &Cpu, apic_enabled: bool) -> CpuidResult {
+        leaves::query(self, leaf, subleaf, cpu, apic_enabled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_in_the_order_of_the_enum() {
+        assert!(FEATURES.len() <= 128);
+        for (i, line) in FEATURES.iter().enumerate() {
+            assert_eq!(line.feature as usize, i, "{:?}", line.feature);
+        }
+    }
+
+    #[test]
+    fn removing_a_feature_removes_its_dependents() {
+        let mut policy = Policy::host(1);
+        policy.remove(Feature::Xsave);
+        assert!(
+            !policy.has(Feature::Avx) && !policy.has(Feature::Avx2) && !policy.has(Feature::Fma)
+        );
+        assert_eq!(policy.xcr0_mask(), xcr0::X87 | xcr0::SSE);
+    }
+
+    #[test]
+    fn reports_bits_in_their_leaves() {
+        let policy = Policy::host(2);
+        let mut cpu = Cpu::new();
+        let one = policy.query(1, 0, &cpu, true);
+        assert_ne!(one.edx & 1 << 9, 0, "APIC");
+        assert_eq!(one.ecx & 1 << 27, 0, "OSXSAVE before CR4.OSXSAVE");
+        assert_ne!(one.ecx & 1 << 31, 0, "hypervisor");
+        cpu.cr4 |= cr4::OSXSAVE;
+        assert_ne!(policy.query(1, 0, &cpu, true).ecx & 1 << 27, 0);
+        assert_eq!(policy.query(1, 0, &cpu, false).edx & 1 << 9, 0);
+        assert_eq!(&policy.query(0x4000_0000, 0, &cpu, true).ebx.to_le_bytes(), b"KVMK");
+        let size = policy.query(0xD, 0, &cpu, true);
+        assert_eq!(size.ebx, 576, "x87 and SSE only while XCR0 is 1");
+    }
+}
