@@ -9,10 +9,11 @@
 //! | `timer.rs` | one-shot, periodic and TSC-deadline timer |
 //! | `message.rs` | [`InterruptMessage`]: what travels between APICs; MSI decoding |
 //! | `delivery.rs` | which local APICs a message addresses |
+//! | `io.rs` | [`IoApic`]: pins and redirection table |
 //!
 //! All of them are pure state machines: time is an argument, and what has to
 //! happen elsewhere is a return value. The machine owns locking and routing.
-//! A message goes this way: a source (an I/O APIC, an MSI, or
+//! A message goes this way: a source ([`IoApic`], an MSI, or
 //! [`Effect::Ipi`]) yields an [`InterruptMessage`]; [`delivery::route`] picks
 //! its targets; [`LocalApic::receive`] takes it in and says what the
 //! processor must do.
@@ -25,6 +26,7 @@ mod access;
 mod bitmap;
 pub mod delivery;
 mod icr;
+mod io;
 mod local;
 #[cfg(test)]
 mod local_tests;
@@ -34,6 +36,7 @@ mod timer;
 
 pub use bitmap::VectorBitmap;
 pub use delivery::{ApicAddress, route};
+pub use io::{IO_APIC_BASE, IO_APIC_PINS, Injections, IoApic};
 pub use local::{
     AccessError, ApicMode, Effect, LOCAL_APIC_BASE, LOCAL_APIC_SIZE, LocalApic, LocalApicConfig,
     Reception,
