@@ -1,3 +1,4 @@
 //! The virtual machine: vCPU run loop, board, boot loaders.
 
 pub mod boot;
+pub mod guests;

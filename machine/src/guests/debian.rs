@@ -1,0 +1,463 @@
+//! Fetching Debian packages as an ordinary user, and taking one file out of each.
+//!
+//! apt does the work, with the host's sources and keys, so signatures are
+//! checked as usual; but its lists and caches are in the user's cache, and both
+//! amd64 and i386 packages are known to it there.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::FlockOperation;
+
+/// The processor a package is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// 64-bit.
+    Amd64,
+    /// 32-bit.
+    I386,
+}
+
+impl Architecture {
+    /// Debian's name for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::I386 => "i386",
+        }
+    }
+}
+
+/// A package, and the one file wanted of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    name: &'static str,
+    architecture: Architecture,
+    /// Beginning of the name of the package that has the file, if `name` only
+    /// depends on it.
+    depends_on: Option<&'static str>,
+    /// Beginnings of the file's path in the package.
+    paths: &'static [&'static str],
+}
+
+impl Package {
+    /// A kernel, by the metapackage that depends on its current version.
+    pub(super) const fn kernel(name: &'static str, architecture: Architecture) -> Self {
+        let depends_on = Some("linux-image-");
+        Self { name, architecture, depends_on, paths: &["boot/vmlinuz-"] }
+    }
+
+    /// Statically linked busybox.
+    pub(super) const fn busybox(architecture: Architecture) -> Self {
+        let paths = &["bin/busybox", "usr/bin/busybox"];
+        Self { name: "busybox-static", architecture, depends_on: None, paths }
+    }
+
+    fn qualified(&self, name: &str) -> String {
+        format!("{name}:{}", self.architecture.name())
+    }
+}
+
+/// Why a package's file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// A program of the host is missing.
+    #[error(
+        "the program {0} was not found: fetching a guest needs a Debian host (or a container of one); a kernel and an initrd of your own can be run anywhere"
+    )]
+    NoProgram(&'static str),
+    /// There is nowhere to keep files.
+    #[error("neither XDG_CACHE_HOME nor HOME says where to keep fetched files")]
+    NoCache,
+    /// A program of the host failed.
+    #[error("{program} {action} failed ({status}): {message}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// What it was to do.
+        action: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said at the end.
+        message: String,
+    },
+    /// The metapackage depends on no kernel.
+    #[error("the package {package} depends on no package named {prefix}*")]
+    NoDependency {
+        /// The metapackage.
+        package: String,
+        /// How the name should begin.
+        prefix: &'static str,
+    },
+    /// The package does not have the file.
+    #[error("the package file {package} holds no {path}*")]
+    NotInPackage {
+        /// The .deb file.
+        package: String,
+        /// How the path should begin.
+        path: &'static str,
+    },
+    /// The cache cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> FetchError {
+    let path = path.to_owned();
+    move |source| FetchError::Io { path, source }
+}
+
+/// The user's cache of fetched files.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The cache in `$XDG_CACHE_HOME/ringshift` or `~/.cache/ringshift`.
+    ///
+    /// # Errors
+    /// [`FetchError::NoCache`] if the environment names neither.
+    pub fn open() -> Result<Self, FetchError> {
+        let variable = |name| std::env::var_os(name).map(PathBuf::from);
+        // The XDG specification has relative paths ignored.
+        let absolute = |path: &PathBuf| path.is_absolute();
+        let base = variable("XDG_CACHE_HOME")
+            .filter(absolute)
+            .or_else(|| variable("HOME").filter(absolute).map(|home| home.join(".cache")))
+            .ok_or(FetchError::NoCache)?;
+        Ok(Self::at(base.join("ringshift")))
+    }
+
+    /// A cache in the directory `root`, which need not exist.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The path of the file wanted of `package`, fetched unless it is here.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn file(&self, package: &Package, progress: &dyn Fn(&str)) -> Result<PathBuf, FetchError> {
+        let directory = self.root.join("files");
+        let path = directory.join(format!("{}_{}", package.name, package.architecture.name()));
+        if path.is_file() {
+            return Ok(path);
+        }
+        fs::create_dir_all(&directory).map_err(at(&directory))?;
+        let _lock = self.lock(progress)?;
+        // Another process may have fetched it while this one waited.
+        if path.is_file() {
+            return Ok(path);
+        }
+        let apt = Apt::new(&self.root, progress)?;
+        let downloads = self.root.join("downloads");
+        let archive = apt.download(package, &downloads)?;
+        progress(&format!("unpacking {}", file_name(&archive)));
+        unpack(&archive, package, &path)?;
+        fs::remove_dir_all(&downloads).map_err(at(&downloads))?;
+        Ok(path)
+    }
+
+    /// Waits until no other process works on the cache; it stays so until the
+    /// file is dropped.
+    fn lock(&self, progress: &dyn Fn(&str)) -> Result<File, FetchError> {
+        let path = self.root.join("lock");
+        let file = File::create(&path).map_err(at(&path))?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            progress("waiting for another Ringshift that is fetching packages");
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)
+                .map_err(|error| at(&path)(error.into()))?;
+        }
+        Ok(file)
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// apt with directories of our own.
+struct Apt<'a> {
+    options: Vec<String>,
+    lists: PathBuf,
+    progress: &'a dyn Fn(&str),
+}
+
+impl<'a> Apt<'a> {
+    fn new(root: &Path, progress: &'a dyn Fn(&str)) -> Result<Self, FetchError> {
+        let root = root.join("apt");
+        let lists = root.join("lists");
+        for directory in [lists.join("partial"), root.join("archives/partial")] {
+            fs::create_dir_all(&directory).map_err(at(&directory))?;
+        }
+        // Nothing is installed, as far as this apt knows.
+        let status = root.join("status");
+        File::create(&status).map_err(at(&status))?;
+        let directory = |key: &str, path: &Path| format!("{key}={}", path.display());
+        let options = [
+            directory("Dir::State", &root),
+            directory("Dir::State::lists", &lists),
+            directory("Dir::State::status", &status),
+            directory("Dir::Cache", &root),
+            directory("Dir::Cache::archives", &root.join("archives")),
+            directory("Dir::Log", &root),
+            "APT::Architecture=amd64".into(),
+            "APT::Architectures=amd64,i386".into(),
+            // As root, apt would download as another user, who may not write here.
+            "APT::Sandbox::User=".into(),
+            "Acquire::Languages=none".into(),
+            "Acquire::http::Timeout=30".into(),
+            "Acquire::https::Timeout=30".into(),
+            "Acquire::Retries=2".into(),
+        ];
+        let options = options.into_iter().flat_map(|option| ["-o".into(), option]).collect();
+        Ok(Self { options, lists, progress })
+    }
+
+    /// Downloads the package that has the wanted file into the directory
+    /// `downloads`, which is emptied first; returns the path of the .deb.
+    fn download(&self, package: &Package, downloads: &Path) -> Result<PathBuf, FetchError> {
+        let fresh = self.update_if_empty()?;
+        let result = self.try_download(package, downloads);
+        if fresh || result.is_ok() {
+            return result;
+        }
+        // The lists are from an earlier day; the archive may have moved on.
+        self.update()?;
+        self.try_download(package, downloads)
+    }
+
+    fn try_download(&self, package: &Package, downloads: &Path) -> Result<PathBuf, FetchError> {
+        if downloads.exists() {
+            fs::remove_dir_all(downloads).map_err(at(downloads))?;
+        }
+        fs::create_dir_all(downloads).map_err(at(downloads))?;
+        let name = match package.depends_on {
+            Some(prefix) => self.dependency(&package.qualified(package.name), prefix)?,
+            None => package.name.into(),
+        };
+        let qualified = package.qualified(&name);
+        (self.progress)(&format!("fetching the Debian package {qualified}"));
+        self.run("apt-get", &["-q", "download", &qualified], Some(downloads))?;
+        let entries = fs::read_dir(downloads).map_err(at(downloads))?;
+        let archive = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+        archive.ok_or_else(|| {
+            at(downloads)(io::Error::new(io::ErrorKind::NotFound, "apt-get left no package here"))
+        })
+    }
+
+    /// Fetches package lists if there are none; says whether it did.
+    fn update_if_empty(&self) -> Result<bool, FetchError> {
+        let absent = !self.has_lists()?;
+        if absent {
+            self.update()?;
+        }
+        Ok(absent)
+    }
+
+    fn has_lists(&self) -> Result<bool, FetchError> {
+        let mut entries = fs::read_dir(&self.lists).map_err(at(&self.lists))?;
+        Ok(entries.any(|entry| {
+            entry.is_ok_and(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+        }))
+    }
+
+    fn update(&self) -> Result<(), FetchError> {
+        (self.progress)("fetching Debian's package lists");
+        // Without the option apt calls a host without network a success. One
+        // broken source among others is not our concern, though.
+        match self.run("apt-get", &["-q", "update", "-o", "APT::Update::Error-Mode=any"], None) {
+            Err(error) if !self.has_lists()? => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The first package that `package` depends on whose name begins with
+    /// `prefix`.
+    fn dependency(&self, package: &str, prefix: &'static str) -> Result<String, FetchError> {
+        let record = self.run("apt-cache", &["show", "--no-all-versions", package], None)?;
+        dependency(&record, prefix)
+            .ok_or_else(|| FetchError::NoDependency { package: package.into(), prefix })
+    }
+
+    /// Runs one of apt's programs, reports its downloads, and returns its
+    /// standard output.
+    fn run(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        directory: Option<&Path>,
+    ) -> Result<String, FetchError> {
+        let mut command = Command::new(program);
+        command.args(&self.options).args(arguments).env("LC_ALL", "C");
+        if let Some(directory) = directory {
+            command.current_dir(directory);
+        }
+        let mut child = spawn(program, command.stderr(Stdio::piped()))?;
+        let errors = child.stderr.take().map(|stderr| {
+            std::thread::spawn(move || io::read_to_string(stderr).unwrap_or_default())
+        });
+        let mut output = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if line.starts_with("Get:") || line.starts_with("Fetched") {
+                    (self.progress)(&format!("  {line}"));
+                }
+                output.push_str(&line);
+                output.push('\n');
+            }
+        }
+        let status = child.wait().map_err(at(Path::new(program)))?;
+        if status.success() {
+            return Ok(output);
+        }
+        let errors = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        Err(FetchError::Program {
+            program,
+            action: arguments.join(" "),
+            status,
+            message: last_lines(&errors),
+        })
+    }
+}
+
+/// Starts `program` with its output in a pipe.
+fn spawn(program: &'static str, command: &mut Command) -> Result<std::process::Child, FetchError> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::NotFound => FetchError::NoProgram(program),
+            _ => at(Path::new(program))(error),
+        }
+    })
+}
+
+/// What matters of a failed program's errors, on one line.
+fn last_lines(errors: &str) -> String {
+    let lines: Vec<&str> = errors.lines().filter(|line| !line.trim().is_empty()).collect();
+    match lines.as_slice() {
+        [] => "it gave no reason".into(),
+        [.., a, b, c] => format!("{a}; {b}; {c}"),
+        lines => lines.join("; "),
+    }
+}
+
+/// Finds in a package record a dependency whose name begins with `prefix`.
+fn dependency(record: &str, prefix: &str) -> Option<String> {
+    let depends = record.lines().find_map(|line| line.strip_prefix("Depends:"))?;
+    depends
+        .split([',', '|'])
+        .filter_map(|alternative| alternative.split_whitespace().next())
+        .find(|name| name.starts_with(prefix))
+        .map(|name| name.split(':').next().unwrap_or(name).to_owned())
+}
+
+/// Takes the wanted file out of a .deb and puts it at `target` in one step.
+fn unpack(archive: &Path, package: &Package, target: &Path) -> Result<(), FetchError> {
+    const PROGRAM: &str = "dpkg-deb";
+    let mut command = Command::new(PROGRAM);
+    command.arg("--fsys-tarfile").arg(archive).stderr(Stdio::null());
+    let mut child = spawn(PROGRAM, &mut command)?;
+    let found = match child.stdout.take() {
+        Some(stdout) => copy_entry(BufReader::new(stdout), package, target),
+        None => Ok(false),
+    };
+    // The rest of the package, which may be large, is of no interest; dpkg-deb
+    // ends when nobody reads it.
+    let _ = child.kill();
+    let _ = child.wait();
+    if !found? {
+        let path = package.paths.first().copied().unwrap_or_default();
+        return Err(FetchError::NotInPackage { package: file_name(archive), path });
+    }
+    Ok(())
+}
+
+/// Copies the wanted entry of a tar stream to `target`; says whether it was there.
+fn copy_entry(stream: impl Read, package: &Package, target: &Path) -> Result<bool, FetchError> {
+    let mut tar = tar::Archive::new(stream);
+    for entry in tar.entries().map_err(at(target))? {
+        let mut entry = entry.map_err(at(target))?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let path = path.trim_start_matches("./");
+        let wanted = entry.header().entry_type().is_file()
+            && package.paths.iter().any(|prefix| path.starts_with(prefix));
+        if wanted {
+            let partial = target.with_extension("partial");
+            let mut file = File::create(&partial).map_err(at(&partial))?;
+            io::copy(&mut entry, &mut file).map_err(at(&partial))?;
+            fs::rename(&partial, target).map_err(at(target))?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metapackage_names_its_kernel() {
+        let record = "Package: linux-image-686-pae\nDepends: other (>= 2) | x, \
+            linux-image-6.1.0-56-686-pae:i386 (= 6.1.192-2), y\nSize: 1\n";
+        let name = dependency(record, "linux-image-");
+        assert_eq!(name.as_deref(), Some("linux-image-6.1.0-56-686-pae"));
+        assert_eq!(dependency(record, "linux-headers-"), None);
+        assert_eq!(dependency("Package: none\n", "linux-image-"), None);
+    }
+
+    #[test]
+    fn the_wanted_file_is_taken_out_of_the_archive() {
+        let directory =
+            std::env::temp_dir().join(format!("ringshift-unpack-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let target = directory.join("file");
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in
+            [("./boot/config-6.1", "no"), ("./boot/vmlinuz-6.1", "kernel"), ("./usr/x", "no")]
+        {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+        let bytes = builder.into_inner().unwrap();
+        let kernel = Package::kernel("linux-image-cloud-amd64", Architecture::Amd64);
+        assert!(copy_entry(&bytes[..], &kernel, &target).unwrap());
+        assert_eq!(fs::read(&target).unwrap(), b"kernel");
+        let busybox = Package::busybox(Architecture::I386);
+        assert!(!copy_entry(&bytes[..], &busybox, &target).unwrap());
+        assert!(copy_entry(&bytes[..600], &kernel, &target).is_err());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_programs_own_last_words() {
+        assert_eq!(last_lines("a\n\nb\nc\nd\n"), "b; c; d");
+        assert_eq!(last_lines("only\n"), "only");
+        assert_eq!(last_lines(""), "it gave no reason");
+    }
+
+    #[test]
+    fn a_cached_file_is_not_fetched_again() {
+        let root = std::env::temp_dir().join(format!("ringshift-cache-{}", std::process::id()));
+        fs::create_dir_all(root.join("files")).unwrap();
+        fs::write(root.join("files/busybox-static_i386"), b"x").unwrap();
+        let path = Cache::at(root.clone())
+            .file(&Package::busybox(Architecture::I386), &|line| panic!("{line}"))
+            .unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"x");
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
