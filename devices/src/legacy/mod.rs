@@ -5,4 +5,5 @@
 
 pub mod pic8259;
 pub mod pit8254;
+pub mod rtc;
 pub mod serial;
