@@ -16,6 +16,7 @@
 //! replaces it and drives the outputs to match: interrupt lines and timers need no snapshot.
 #![forbid(unsafe_code)]
 
+pub mod acpi;
 pub mod apic;
 pub mod bus;
 pub mod clock;
