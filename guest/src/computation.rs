@@ -223,10 +223,10 @@ fn atomics(a: &mut Asm) -> Result<(), Error> {
         mov  rax, qword_ptr(rdi + 8);
         shl  rax, 4;
         add  rax, qword_ptr(rdi);
-        check PAIR, 0x87;
+        check_or_skip PAIR, 0x87;
         jmp  ".end";
         label ".absent";
-        skip PAIR, 1;
+        skip PAIR;
         label ".end";
         nop;
     );

@@ -108,10 +108,10 @@ fn avx(a: &mut Asm) -> Result<(), Error> {
         vhaddps xmm0, xmm0, xmm0;
         vcvttss2si eax, xmm0;
         vzeroupper;
-        check WHAT, 36;
+        check_or_skip WHAT, 36;
         jmp  ".end";
         label ".absent";
-        skip WHAT, 1;
+        skip WHAT;
         label ".end";
         nop;
     );

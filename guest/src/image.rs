@@ -54,7 +54,7 @@ impl PowerOff {
 pub struct Options {
     /// How to switch off. Default: port 0x604, SLP_TYP 5.
     pub power_off: PowerOff,
-    /// The timer's rate, Hz, from 19 (the PIT's slowest). Default: 1000.
+    /// The timer's rate, Hz, 19 (the PIT's slowest) to 10,000. Default: 1000.
     pub timer_hz: u32,
     /// Slices of the timer that the two tasks share, 8 to 1024. Default: 16.
     pub slices: u32,

@@ -1,12 +1,12 @@
 //! Interrupts of long mode: IDT and TSS, the trap frame, the 8259 and the PIT.
 
-use crate::Error;
 use crate::arch::{
     EFLAGS_RF, TSS64_SIZE, high, interrupt_gate64, pushes_error_code, selector, table_pointer64,
 };
 use crate::arch::{PAGE_PRESENT, PAGE_USER, PAGE_WRITE};
 use crate::asm::{Asm, asm};
 use crate::layout::{ENTRY_STACK, INTERRUPT_STACK, KERNEL_BASE, SPACE_LAZY, USER_LAZY};
+use crate::{Error, Options};
 use iced_x86::code_asm::*;
 
 /// The vector the first 8259 is moved to, behind those of exceptions: IRQ 0, the timer.
@@ -222,10 +222,15 @@ const PIT_RATE_GENERATOR: u32 = 0x34;
 /// The PIT's input clock, Hz.
 const PIT_CLOCK: u32 = 1_193_182;
 
+/// The rate asked for, within what the PIT can do and the guest can follow.
+pub(crate) fn timer_hz(options: &Options) -> u32 {
+    options.timer_hz.clamp(19, 10_000)
+}
+
 /// Moves the 8259s' vectors away from those of exceptions, starts the timer, and makes sure of
 /// its ticks before anything waits for one with HLT.
 pub(crate) fn initialize(a: &mut Asm) -> Result<(), Error> {
-    let divisor = (PIT_CLOCK / a.options().timer_hz.max(1)).clamp(1, 0xFFFF);
+    let divisor = PIT_CLOCK / timer_hz(a.options());
     let words = [
         (PIC1_COMMAND, 0x11), // ICW1: initialise, ICW4 follows
         (PIC2_COMMAND, 0x11),

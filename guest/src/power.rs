@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::asm::{Asm, asm};
+use crate::interrupts::timer_hz;
 use crate::layout::{CHECKS_FAILED, CHECKS_PASSED, CHECKS_SKIPPED, Mode};
 use iced_x86::code_asm::*;
 
@@ -39,6 +40,7 @@ pub(crate) fn routines(a: &mut Asm) -> Result<(), Error> {
 pub(crate) fn finish(a: &mut Asm) -> Result<(), Error> {
     let low = |address| Mode::Kernel.low_memory(address);
     let power_off = a.options().power_off;
+    let ticks = a.addr("timer.ticks");
     a.expect_line("ringshift guest: all ");
     asm!(a;
         label "finish";
@@ -65,11 +67,15 @@ pub(crate) fn finish(a: &mut Asm) -> Result<(), Error> {
         mov  dx, u32::from(power_off.port);
         mov  ax, u32::from(power_off.value);
         out  dx, ax;
-        // A machine takes its time to fall. Still here? Then it has no such register.
-        mov  ecx, 1000;
+        // A machine takes its time to fall; the timer, which works by now, measures a second of
+        // it. Still here after that? Then there is no such register.
+        mov  qword_ptr(ticks), 0;
         label ".wait";
-        in_  al, 0x80;
-        loop_ ".wait";
+        sti;
+        hlt;
+        cli;
+        cmp  qword_ptr(ticks), timer_hz(a.options()) as i32;
+        jb   ".wait";
         mov  al, DEBUG_EXIT_ALIVE;
         jmp  "power.debug_exit";
 

@@ -229,6 +229,23 @@ impl Asm<'_> {
     /// it is a system call, not A, C, DI and R11 either.
     pub(crate) fn check(&mut self, what: &str, expected: u64) -> Result<(), Error> {
         self.expect_check(&format!("{what} = {expected:#x} ok"));
+        self.report(what, expected)
+    }
+
+    /// [`Asm::check`] of something optional: elsewhere there is a [`Asm::skip`] of the same text.
+    pub(crate) fn check_or_skip(&mut self, what: &str, expected: u64) -> Result<(), Error> {
+        self.expect_check(what);
+        self.report(what, expected)
+    }
+
+    /// Notes that the processor does not offer what [`Asm::check_or_skip`] would check.
+    pub(crate) fn skip(&mut self, what: &str) -> Result<(), Error> {
+        let skipped = self.mode().low_memory(CHECKS_SKIPPED);
+        asm!(self; inc dword_ptr(skipped););
+        self.print(&format!("{what} skipped: CPUID does not offer it\r\n"))
+    }
+
+    fn report(&mut self, what: &str, expected: u64) -> Result<(), Error> {
         let text = self.string(&format!("{what} = 0x"));
         match self.mode() {
             Mode::Real | Mode::Protected => asm!(self;
@@ -250,13 +267,5 @@ impl Asm<'_> {
             ),
         }
         Ok(())
-    }
-
-    /// Notes that the processor does not offer what the checks of that line prefix would check.
-    /// `checks` is how many they are.
-    pub(crate) fn skip(&mut self, what: &str, checks: u32) -> Result<(), Error> {
-        let skipped = self.mode().low_memory(CHECKS_SKIPPED);
-        asm!(self; add dword_ptr(skipped), checks;);
-        self.print(&format!("{what} skipped: CPUID does not offer it\r\n"))
     }
 }

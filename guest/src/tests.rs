@@ -78,9 +78,9 @@ fn building_twice_gives_one_image() {
 #[test]
 fn transcript_holds_a_line_for_each_check() {
     let image = image();
-    let checks = image.transcript.iter().filter(|line| line.contains(" = 0x"));
-    // One more: the page fault's report gives its numbers, too, and is no check.
-    assert_eq!(checks.count(), image.checks as usize + 1);
+    let checks = image.transcript.iter().filter(|line| line.ends_with(" ok")).count();
+    // AVX and CMPXCHG16B are optional: their lines end differently where they are skipped.
+    assert_eq!(checks + 2, image.checks as usize);
     assert_eq!(image.transcript.last().map(String::as_str), Some("ringshift guest: all "));
 }
 
