@@ -3,7 +3,10 @@
 //! Except where a device says otherwise its registers decode port numbers: attach it with
 //! [`crate::Bus::insert_ports`] and the `PORTS` of its module.
 
+pub mod acpi_pm;
+pub mod debug;
 pub mod pic8259;
 pub mod pit8254;
+pub mod reset;
 pub mod rtc;
 pub mod serial;
