@@ -283,7 +283,7 @@ impl LocalApic {
         self.lvt[entry.index()] = new;
         match entry {
             LvtEntry::Timer => {
-                self.timer.change_mode(TimerMode::from_lvt(old), TimerMode::from_lvt(new));
+                self.timer.change_mode(TimerMode::from_lvt(old), TimerMode::from_lvt(new), now);
                 Effect::TimerChanged
             }
             LvtEntry::Lint0 => {

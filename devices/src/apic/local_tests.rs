@@ -395,13 +395,13 @@ fn a_masked_timer_counts_silently() {
     let mut apic = xapic();
     let _ = write(&mut apic, 0x3E0, 0xB);
     let _ = write(&mut apic, 0x320, 0x3_00EE);
-    let _ = write(&mut apic, 0x380, 100);
+    let _ = write(&mut apic, 0x380, 100_000);
     assert_eq!(apic.next_deadline(), None);
     // The period that ended under the mask stays silent after unmasking.
-    let _ = apic.write_mmio(0x320, &0x2_00EEu32.to_le_bytes(), at(150));
+    let _ = apic.write_mmio(0x320, &0x2_00EEu32.to_le_bytes(), at(150_000));
     assert_eq!(apic.interrupt_pending(), None);
-    assert_eq!(apic.next_deadline(), Some(Deadline::Nanoseconds(200)));
-    assert!(apic.tick(at(200)));
+    assert_eq!(apic.next_deadline(), Some(Deadline::Nanoseconds(200_000)));
+    assert!(apic.tick(at(200_000)));
 }
 
 #[test]

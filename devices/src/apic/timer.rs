@@ -11,6 +11,11 @@ use super::registers::{DCR_WRITABLE, LVT_TIMER_PERIODIC, LVT_TIMER_TSC_DEADLINE}
 /// (hypervisor leaf 40000010H EBX, in kHz), so that guests need not calibrate.
 pub const APIC_BUS_FREQUENCY_HZ: u64 = 1_000_000_000;
 
+/// A periodic timer is not reported to have fired sooner than this after the
+/// last time. A guest that asks for a tick each nanosecond gets fewer, and the
+/// host stays usable.
+const MIN_PERIOD_NS: u64 = 20_000;
+
 /// The two clocks that a local APIC looks at, read at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -96,12 +101,18 @@ impl ApicTimer {
         self.tsc_deadline
     }
 
+    /// Nanoseconds to the end of the present period, zero when standing. The
+    /// expiry may be some short periods ahead of that.
+    fn remaining_ns(&self, now: Now) -> u64 {
+        match self.expiry_ns.map_or(0, |expiry| expiry.saturating_sub(now.ns)) {
+            0 => 0,
+            remaining => (remaining - 1) % self.period_ns().max(1) + 1,
+        }
+    }
+
     /// The current-count register. Call [`ApicTimer::advance`] first.
     pub(super) fn current_count(&self, now: Now) -> u32 {
-        let Some(expiry) = self.expiry_ns else {
-            return 0;
-        };
-        let count = expiry.saturating_sub(now.ns).div_ceil(self.divisor());
+        let count = self.remaining_ns(now).div_ceil(self.divisor());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -134,8 +145,14 @@ impl ApicTimer {
 
     /// A change between one-shot and periodic lets the counter run on; any
     /// change to or from TSC-deadline mode disarms the timer.
-    pub(super) fn change_mode(&mut self, old: TimerMode, new: TimerMode) {
-        if old != new && !(old.counts() && new.counts()) {
+    pub(super) fn change_mode(&mut self, old: TimerMode, new: TimerMode, now: Now) {
+        if old == new {
+            return;
+        }
+        if old.counts() && new.counts() {
+            let remaining = self.remaining_ns(now);
+            self.expiry_ns = self.expiry_ns.map(|_| now.ns.saturating_add(remaining));
+        } else {
             self.expiry_ns = None;
             self.tsc_deadline = 0;
         }
@@ -154,7 +171,8 @@ impl ApicTimer {
                     None
                 } else {
                     let into_period = (now.ns - expiry) % period;
-                    Some(now.ns.saturating_add(period - into_period))
+                    let ahead = MIN_PERIOD_NS.next_multiple_of(period) - into_period;
+                    Some(now.ns.saturating_add(ahead))
                 };
                 true
             }
@@ -226,11 +244,26 @@ mod tests {
     fn periodic_keeps_its_phase_over_missed_periods() {
         let mut timer = ApicTimer::default();
         timer.set_divide_configuration(0b1011, at(0));
-        timer.set_initial_count(TimerMode::Periodic, 100, at(0));
-        assert!(timer.advance(TimerMode::Periodic, at(350)));
-        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(400)));
-        assert!(timer.advance(TimerMode::Periodic, at(400)));
-        assert_eq!(timer.current_count(at(400)), 100);
+        timer.set_initial_count(TimerMode::Periodic, 100_000, at(0));
+        assert!(timer.advance(TimerMode::Periodic, at(350_000)));
+        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(400_000)));
+        assert!(timer.advance(TimerMode::Periodic, at(400_000)));
+        assert_eq!(timer.current_count(at(400_000)), 100_000);
+    }
+
+    #[test]
+    fn short_periods_are_counted_but_not_all_reported() {
+        let mut timer = ApicTimer::default();
+        timer.set_divide_configuration(0b1011, at(0));
+        timer.set_initial_count(TimerMode::Periodic, 300, at(0));
+        assert!(timer.advance(TimerMode::Periodic, at(310)));
+        assert_eq!(timer.current_count(at(310)), 290);
+        assert_eq!(timer.current_count(at(599)), 1);
+        assert_eq!(timer.current_count(at(600)), 300);
+        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(20_400)));
+        timer.set_initial_count(TimerMode::Periodic, 1, at(1000));
+        assert!(timer.advance(TimerMode::Periodic, at(1001)));
+        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(21_001)));
     }
 
     #[test]
