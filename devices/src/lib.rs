@@ -20,6 +20,7 @@ pub mod acpi;
 pub mod apic;
 pub mod bus;
 pub mod clock;
+pub mod fw_cfg;
 pub mod interrupt;
 pub mod legacy;
 
