@@ -1,0 +1,231 @@
+//! Pages that hold cached code, and who must know when it changes.
+//!
+//! Both engines cache code by physical address. A page with cached code has no write tag in
+//! any TLB, so that stores to it take the slow path. There a map of 64-byte granules tells
+//! stores to code from stores beside it: kernels mix code and data, and JITs write new
+//! functions into pages that already run. A store that hits a marked granule unmarks it and
+//! tells every vCPU, whose engine drops the blocks that touch it and marks again what it
+//! decodes anew. So the map needs no reference counts, and a page whose last granule is
+//! rewritten becomes an ordinary page.
+
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::exit::ExitRequest;
+use crate::ram::{GuestRam, PAGE_SIZE, PageFlags};
+
+/// Bytes per granule of the code map.
+pub const GRANULE: u64 = 64;
+
+/// Mail that a vCPU has not read yet beyond which it is told to drop everything.
+const MAILBOX_LIMIT: usize = 1024;
+
+/// Cached code that is no longer valid: whole granules. Blocks that touch any of their bytes
+/// must be dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodeWrite {
+    /// First guest-physical address.
+    pub gpa: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl CodeWrite {
+    /// All cached code.
+    pub const EVERYTHING: CodeWrite = CodeWrite { gpa: 0, len: u64::MAX };
+
+    /// Whether a block at `gpa..gpa + len` is affected.
+    pub fn touches(&self, gpa: u64, len: u64) -> bool {
+        gpa < self.gpa.saturating_add(self.len) && self.gpa < gpa.saturating_add(len)
+    }
+}
+
+/// What a vCPU learns from another one or from a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CodeEvent {
+    /// The page at this address has code now: drop write tags.
+    Marked(u64),
+    /// Code was written.
+    Written(CodeWrite),
+}
+
+/// Where a vCPU receives events.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    exit: Arc<ExitRequest>,
+    events: Mutex<Vec<CodeEvent>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mailbox {
+    fn post(&self, event: CodeEvent) {
+        let mut events = lock(&self.events);
+        if events.len() >= MAILBOX_LIMIT {
+            events.clear();
+            events.push(CodeEvent::Written(CodeWrite::EVERYTHING));
+        } else {
+            events.push(event);
+        }
+        drop(events);
+        self.exit.set(ExitRequest::CODE);
+    }
+
+    /// Empties the mailbox.
+    pub(crate) fn take(&self) -> Vec<CodeEvent> {
+        self.exit.clear(ExitRequest::CODE);
+        std::mem::take(&mut *lock(&self.events))
+    }
+}
+
+/// The vCPUs that cache code of a [`GuestRam`].
+#[derive(Debug, Default)]
+pub(crate) struct CodeWatch {
+    mailboxes: Mutex<Vec<Arc<Mailbox>>>,
+    /// Number of mailboxes, to skip the lock where there is nobody else.
+    count: AtomicU32,
+    /// Orders changes of granule maps and page flags.
+    marks: Mutex<()>,
+}
+
+impl CodeWatch {
+    pub(crate) fn register(&self, exit: Arc<ExitRequest>) -> Arc<Mailbox> {
+        let mailbox = Arc::new(Mailbox { exit, events: Mutex::new(Vec::new()) });
+        lock(&self.mailboxes).push(mailbox.clone());
+        self.count.fetch_add(1, Ordering::AcqRel);
+        mailbox
+    }
+
+    pub(crate) fn unregister(&self, mailbox: &Arc<Mailbox>) {
+        lock(&self.mailboxes).retain(|other| !Arc::ptr_eq(other, mailbox));
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Tells everybody but `sender`.
+    fn broadcast(&self, sender: Option<&Arc<Mailbox>>, event: CodeEvent) {
+        let others = self.count.load(Ordering::Acquire) - u32::from(sender.is_some());
+        if others == 0 {
+            return;
+        }
+        for mailbox in lock(&self.mailboxes).iter() {
+            if !sender.is_some_and(|sender| Arc::ptr_eq(sender, mailbox)) {
+                mailbox.post(event);
+            }
+        }
+    }
+}
+
+/// The granules that `len` bytes at `gpa`, within one page, touch.
+fn granule_mask(gpa: u64, len: u64) -> u64 {
+    let first = gpa % PAGE_SIZE / GRANULE;
+    let last = (gpa % PAGE_SIZE + len.max(1) - 1).min(PAGE_SIZE - 1) / GRANULE;
+    (u64::MAX >> (63 - (last - first))) << first
+}
+
+/// Calls `visit` with the piece of `gpa..gpa + len` in each page.
+pub(crate) fn for_each_page(gpa: u64, len: u64, mut visit: impl FnMut(u64, u64)) {
+    let (mut gpa, mut left) = (gpa, len);
+    while left > 0 {
+        let piece = left.min(PAGE_SIZE - gpa % PAGE_SIZE);
+        visit(gpa, piece);
+        left -= piece;
+        match gpa.checked_add(piece) {
+            Some(next) => gpa = next,
+            None => return,
+        }
+    }
+}
+
+impl GuestRam {
+    /// Marks cached code within one page. Returns true when the page had none before, so that
+    /// write tags must go; other vCPUs are told.
+    pub(crate) fn mark_code_in_page(&self, sender: &Arc<Mailbox>, gpa: u64, len: u64) -> bool {
+        if !self.flags(gpa).has(PageFlags::RAM) {
+            return false;
+        }
+        let Some(word) = self.granule_word(gpa) else { return false };
+        let mask = granule_mask(gpa, len);
+        if word.load(Ordering::Acquire) & mask == mask {
+            return false;
+        }
+        let _order = lock(&self.code.marks);
+        word.fetch_or(mask, Ordering::AcqRel);
+        let new = !self.set_flags(gpa, PageFlags::HAS_CODE).has(PageFlags::HAS_CODE);
+        // The engine reads the code bytes next: either it sees what another vCPU stored, or
+        // that vCPU sees the mark (see `note_write_in_page`).
+        fence(Ordering::SeqCst);
+        if new {
+            self.code.broadcast(Some(sender), CodeEvent::Marked(gpa & !(PAGE_SIZE - 1)));
+        }
+        new
+    }
+
+    /// After a store within one page: sets the dirty flag and, where the store hit cached
+    /// code, unmarks its granules, tells other vCPUs and returns what became invalid.
+    pub(crate) fn note_write_in_page(
+        &self,
+        sender: Option<&Arc<Mailbox>>,
+        gpa: u64,
+        len: u64,
+    ) -> Option<CodeWrite> {
+        self.set_flags(gpa, PageFlags::DIRTY);
+        if self.code.count.load(Ordering::Relaxed) > 1 {
+            // Pairs with the fence of `mark_code_in_page`.
+            fence(Ordering::SeqCst);
+        }
+        if !self.flags(gpa).has(PageFlags::HAS_CODE) {
+            return None;
+        }
+        let word = self.granule_word(gpa)?;
+        let mask = granule_mask(gpa, len);
+        if word.load(Ordering::Acquire) & mask == 0 {
+            return None;
+        }
+        let order = lock(&self.code.marks);
+        let hit = word.fetch_and(!mask, Ordering::AcqRel) & mask;
+        if hit == 0 {
+            return None;
+        }
+        if word.load(Ordering::Acquire) == 0 {
+            self.clear_flags(gpa, PageFlags::HAS_CODE);
+        }
+        drop(order);
+        let page = gpa & !(PAGE_SIZE - 1);
+        let first = u64::from(hit.trailing_zeros());
+        let last = 63 - u64::from(hit.leading_zeros());
+        let write = CodeWrite { gpa: page + first * GRANULE, len: (last - first + 1) * GRANULE };
+        self.code.broadcast(sender, CodeEvent::Written(write));
+        Some(write)
+    }
+
+    /// Tells the vCPUs that a device wrote RAM (DMA), so that cached code there is dropped.
+    pub fn note_device_write(&self, gpa: u64, len: u64) {
+        for_each_page(gpa, len, |gpa, len| {
+            self.note_write_in_page(None, gpa, len);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn granule_masks() {
+        assert_eq!(granule_mask(0x1000, 1), 1);
+        assert_eq!(granule_mask(0x103F, 2), 3);
+        assert_eq!(granule_mask(0x1FFF, 1), 1 << 63);
+        assert_eq!(granule_mask(0x1000, 4096), !0);
+        assert_eq!(granule_mask(0x1FC0, 4096), 1 << 63);
+        assert_eq!(granule_mask(0x1080, 0), 1 << 2);
+    }
+
+    #[test]
+    fn pages_of_a_range() {
+        let mut seen = Vec::new();
+        for_each_page(0xFFE, 0x1004, |gpa, len| seen.push((gpa, len)));
+        assert_eq!(seen, [(0xFFE, 2), (0x1000, 0x1000), (0x2000, 2)]);
+    }
+}
