@@ -91,6 +91,8 @@ pub(crate) mod selector {
     pub(crate) const DATA64: u32 = 0x30;
     /// Base of SYSRET's selectors: SS is the next descriptor, 64-bit CS the one after.
     pub(crate) const SYSRET_BASE: u32 = 0x38;
+    /// 32-bit code, ring 3 (with its RPL).
+    pub(crate) const USER_CODE32: u32 = 0x38 | 3;
     /// Data, ring 3 (with its RPL).
     pub(crate) const USER_DATA: u32 = 0x40 | 3;
     /// 64-bit code, ring 3 (with its RPL).
@@ -180,6 +182,15 @@ pub(crate) fn interrupt_gate64(handler: u64, dpl: u8, ist: u8) -> [u8; 16] {
 /// Where long mode's kernel sees a physical address of the first GiB.
 pub(crate) fn high(physical: u64) -> u64 {
     KERNEL_BASE + physical
+}
+
+/// The manual's mnemonic of an exception (SDM volume 3, table 6-1).
+pub(crate) fn mnemonic(vector: u32) -> &'static str {
+    const MNEMONICS: [&str; 22] = [
+        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS",
+        "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
+    ];
+    MNEMONICS.get(vector as usize).copied().unwrap_or("an interrupt")
 }
 
 /// Does delivery of this exception push an error code (SDM volume 3, table 6-1)?

@@ -311,6 +311,11 @@ impl Asm<'_> {
         }
     }
 
+    /// Far return with 64-bit operands.
+    pub(crate) fn retfq(&mut self) -> Result<(), Error> {
+        Ok(self.code.add_instruction(Instruction::with(Code::Retfq))?)
+    }
+
     /// Near jump to the address in a 64-bit register.
     pub(crate) fn jmp_register(&mut self, register: impl Into<Register>) -> Result<(), Error> {
         let jump = Instruction::with1(Code::Jmp_rm64, register.into())?;

@@ -1,7 +1,7 @@
 //! Exceptions taken on purpose, in ring 0 here and in ring 3 by [`crate::user`].
 
 use crate::Error;
-use crate::arch::{EFLAGS_TF, high};
+use crate::arch::{EFLAGS_TF, high, mnemonic};
 use crate::asm::{Asm, asm};
 use crate::interrupts::IST_VECTOR;
 use crate::layout::{INTERRUPT_STACK, Mode};
@@ -18,6 +18,7 @@ pub(crate) fn expect_fault(
     error: Option<u32>,
     cause: impl FnOnce(&mut Asm) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let name = mnemonic(vector);
     let ring = if a.mode() == Mode::User { "ring 3" } else { "ring 0" };
     asm!(a;
         label &format!("expect {what}");
@@ -28,20 +29,19 @@ pub(crate) fn expect_fault(
     asm!(a;
         label ".resume";
         load_fault;
-        check &format!("{ring}: {what}, vector"), u64::from(vector);
+        check &format!("{ring}: {what}: {name}, vector"), u64::from(vector);
     );
     if let Some(error) = error {
         asm!(a;
             load_fault;
             mov  rax, rdx;
-            check &format!("{ring}: {what}, error code"), u64::from(error);
+            check &format!("{ring}: {what}: {name}, error code"), u64::from(error);
         );
     }
     asm!(a;
         load_fault;
-        lea  rax, ptr(a.at(".cause"));
-        sub  rax, rdi;
-        check &format!("{ring}: {what}, distance of RIP from the instruction"), 0;
+        mov  rax, rdi;
+        check &format!("{ring}: {what}: {name}, RIP"), a.addr(".cause");
     );
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::asm::{Asm, Assembled, Expected, Symbols};
 use crate::layout::{LOAD_BASE, LOAD_END, MEMORY_END, SECTIONS, Section};
 use crate::power::TOTAL_CHECKS;
-use crate::{long_mode, protected_mode, real_mode, user};
+use crate::{compatibility, long_mode, protected_mode, real_mode, user};
 use std::collections::BTreeMap;
 
 /// Why the guest could not be built. All but the first are faults of its source.
@@ -49,6 +49,37 @@ impl PowerOff {
     }
 }
 
+/// The parts of the guest that can be left out, true for those that run (default: all). The
+/// climb itself, its exceptions and ring 3 always run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// A task switch by the processor, in protected mode.
+    pub hardware_task_switch: bool,
+    /// A virtual-8086 task.
+    pub virtual_8086: bool,
+    /// x87, SSE and AVX.
+    pub floating_point: bool,
+    /// Sieve, CRC-32, self-modifying code and atomics: nearly all of the instructions.
+    pub computation: bool,
+    /// 32-bit code in ring 3 of long mode.
+    pub compatibility: bool,
+    /// 8259, PIT and the two pre-empted tasks: all that depends on time.
+    pub timer: bool,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            hardware_task_switch: true,
+            virtual_8086: true,
+            floating_point: true,
+            computation: true,
+            compatibility: true,
+            timer: true,
+        }
+    }
+}
+
 /// What the guest is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -60,9 +91,11 @@ pub struct Options {
     pub slices: u32,
     /// Numbers the sieve looks at, 16 to 1,048,576. Default: a million.
     pub sieve_limit: u32,
-    /// How often it does so, from 1: the way to a longer workload, of about twelve million
+    /// How often it does so, from 1: the way to a longer workload, of about fifteen million
     /// instructions each time. Default: 1.
     pub iterations: u32,
+    /// What to leave out.
+    pub parts: Parts,
     /// Include the checks of what the manual says and QEMU's TCG does not do: segment limits and
     /// types, and the error code of an INT that its gate forbids. Default: true.
     pub strict: bool,
@@ -83,6 +116,7 @@ impl Default for Options {
             slices: 16,
             sieve_limit: 1_000_000,
             iterations: 1,
+            parts: Parts::default(),
             strict: true,
         }
     }
@@ -168,7 +202,8 @@ fn assemble(
         "protected" => protected_mode::section(&mut a)?,
         "real" => real_mode::section(&mut a)?,
         "kernel" => long_mode::section(&mut a)?,
-        _ => user::section(&mut a)?,
+        "user" => user::section(&mut a)?,
+        _ => compatibility::section(&mut a)?,
     }
     a.finish()
 }

@@ -1,9 +1,9 @@
 //! Interrupts of long mode: IDT and TSS, the trap frame, the 8259 and the PIT.
 
 use crate::arch::{
-    EFLAGS_RF, TSS64_SIZE, high, interrupt_gate64, pushes_error_code, selector, table_pointer64,
+    EFLAGS_RF, PAGE_PRESENT, PAGE_USER, PAGE_WRITE, TSS64_SIZE, high, interrupt_gate64,
+    pushes_error_code, table_pointer64,
 };
-use crate::arch::{PAGE_PRESENT, PAGE_USER, PAGE_WRITE};
 use crate::asm::{Asm, asm};
 use crate::layout::{ENTRY_STACK, INTERRUPT_STACK, KERNEL_BASE, SPACE_LAZY, USER_LAZY};
 use crate::{Error, Options};
@@ -223,7 +223,7 @@ const PIT_RATE_GENERATOR: u32 = 0x34;
 const PIT_CLOCK: u32 = 1_193_182;
 
 /// The rate asked for, within what the PIT can do and the guest can follow.
-pub(crate) fn timer_hz(options: &Options) -> u32 {
+fn timer_hz(options: &Options) -> u32 {
     options.timer_hz.clamp(19, 10_000)
 }
 
@@ -254,7 +254,7 @@ pub(crate) fn initialize(a: &mut Asm) -> Result<(), Error> {
             out  port, al;
         );
     }
-    let ticks = a.variable("timer.ticks");
+    let ticks = a.addr("timer.ticks");
     asm!(a;
         in_  al, PIC1_DATA;
         movzx eax, al;
@@ -287,11 +287,12 @@ pub(crate) fn initialize(a: &mut Asm) -> Result<(), Error> {
 
 /// The timer interrupt: acknowledge, count, and let [`crate::tasks`] choose who goes on.
 fn timer(a: &mut Asm) -> Result<(), Error> {
+    let ticks = a.variable("timer.ticks");
     asm!(a;
         label "timer";
         mov  al, PIC_END_OF_INTERRUPT;
         out  PIC1_COMMAND, al;
-        inc  qword_ptr(a.addr("timer.ticks"));
+        inc  qword_ptr(ticks);
         cmp  qword_ptr(a.addr("tasks.running")), 0;
         je   "trap.return";
         jmp  "tasks.switch";
@@ -322,7 +323,6 @@ pub(crate) fn tables(a: &mut Asm) {
         field.copy_from_slice(&(TSS64_SIZE as u16).to_le_bytes()); // no I/O permission map
     }
     a.datum("tss", &tss);
-    debug_assert_eq!(selector::TSS64 % 8, 0);
 }
 
 /// Offset of RSP0 in a 64-bit TSS: the stack for entries from ring 3.

@@ -25,8 +25,10 @@ pub(crate) enum Mode {
     Protected,
     /// Long mode, ring 0.
     Kernel,
-    /// Long mode, ring 3: reports by system call.
+    /// 64-bit mode, ring 3: reports by system call.
     User,
+    /// Compatibility mode, ring 3: 32-bit code under long mode.
+    Compatibility,
 }
 
 impl Mode {
@@ -34,7 +36,7 @@ impl Mode {
     pub(crate) fn bitness(self) -> u32 {
         match self {
             Mode::Real => 16,
-            Mode::Protected => 32,
+            Mode::Protected | Mode::Compatibility => 32,
             Mode::Kernel | Mode::User => 64,
         }
     }
@@ -43,7 +45,7 @@ impl Mode {
     pub(crate) fn low_memory(self, physical: u64) -> u64 {
         match self {
             Mode::Real | Mode::Protected => physical,
-            Mode::Kernel | Mode::User => KERNEL_BASE + physical,
+            Mode::Kernel | Mode::User | Mode::Compatibility => KERNEL_BASE + physical,
         }
     }
 }
@@ -64,7 +66,7 @@ pub(crate) struct Section {
 }
 
 /// The sections, in the order of their load addresses.
-pub(crate) static SECTIONS: [Section; 4] = [
+pub(crate) static SECTIONS: [Section; 5] = [
     Section {
         name: "protected",
         mode: Mode::Protected,
@@ -80,13 +82,20 @@ pub(crate) static SECTIONS: [Section; 4] = [
         origin: KERNEL_BASE + 0x10_8000,
         size: 0x8000,
     },
-    Section { name: "user", mode: Mode::User, load: 0x11_0000, origin: USER_CODE, size: 0x2000 },
+    Section { name: "user", mode: Mode::User, load: 0x11_0000, origin: USER_CODE, size: 0x3000 },
+    Section {
+        name: "compatibility",
+        mode: Mode::Compatibility,
+        load: 0x11_3000,
+        origin: USER_CODE + 0x3000,
+        size: 0x1000,
+    },
 ];
 
 /// Start of the Multiboot image, physical.
 pub(crate) const LOAD_BASE: u64 = 0x10_0000;
 /// End of the Multiboot image, physical.
-pub(crate) const LOAD_END: u64 = 0x11_2000;
+pub(crate) const LOAD_END: u64 = 0x11_4000;
 /// End of the memory the guest uses, physical: 4 MiB suffice.
 pub(crate) const MEMORY_END: u64 = 0x40_0000;
 
@@ -170,7 +179,7 @@ pub(crate) const WORK_SIZE: u64 = MEMORY_END - WORK_AREA;
 
 // Linear addresses of a user program. All lie in one page table's 2 MiB.
 
-/// Code, shared by all programs, read-only.
+/// Code, four pages shared by all programs, read-only.
 pub(crate) const USER_CODE: u64 = 0x40_0000;
 /// One page of data, writable, each program's own.
 pub(crate) const USER_DATA: u64 = 0x41_0000;

@@ -21,7 +21,7 @@
 //! | `paging` | four levels, the bits of an entry, address spaces |
 //! | `exceptions` | faults and traps on purpose |
 //! | `floating_point`, `computation` | work |
-//! | `system_calls`, `user` | ring 3 and the way back |
+//! | `system_calls`, `user`, `compatibility` | ring 3 and the way back |
 //! | `interrupts`, `tasks` | the timer and pre-emption |
 //! | `serial`, `power` | output, and the end |
 //! | `asm`, `arch` | the assembler and the architecture's names |
@@ -30,6 +30,7 @@
 
 mod arch;
 mod asm;
+mod compatibility;
 mod computation;
 mod entry;
 mod exceptions;
@@ -51,5 +52,5 @@ mod tests;
 mod user;
 mod virtual_8086;
 
-pub use image::{Error, Image, Options, PowerOff, build};
+pub use image::{Error, Image, Options, Parts, PowerOff, build};
 pub use power::{DEBUG_EXIT_ALIVE, DEBUG_EXIT_FAILED};

@@ -59,12 +59,19 @@ pub(crate) fn section(a: &mut Asm) -> Result<(), Error> {
     processor::identify(a)?;
     paging::checks(a)?;
     exceptions::kernel_checks(a)?;
-    floating_point::checks(a)?;
-    computation::checks(a)?;
+    let parts = a.options().parts;
+    if parts.floating_point {
+        floating_point::checks(a)?;
+    }
+    if parts.computation {
+        computation::checks(a)?;
+    }
     system_calls::initialize(a)?;
     tasks::run_probe(a)?;
-    interrupts::initialize(a)?;
-    tasks::run_pair(a)?;
+    if parts.timer {
+        interrupts::initialize(a)?;
+        tasks::run_pair(a)?;
+    }
     power::finish(a)?;
 
     paging::routines(a)?;

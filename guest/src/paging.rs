@@ -8,8 +8,8 @@ use crate::asm::{Asm, asm};
 use crate::exceptions::expect_fault;
 use crate::layout::{
     FRAME_FIRST, FRAME_SECOND, PAGE_DIRECTORY, PDPT_HIGH, PDPT_LOW, PML4, SECTIONS, SPACE_DATA,
-    SPACE_STACK, TABLES_END, USER_CODE, USER_DATA, USER_STACK, WINDOW, WINDOW_DIRECTORY,
-    WINDOW_TABLE,
+    SPACE_SIZE, SPACE_STACK, TABLES_END, USER_CODE, USER_DATA, USER_STACK, WINDOW,
+    WINDOW_DIRECTORY, WINDOW_TABLE,
 };
 use iced_x86::code_asm::*;
 
@@ -19,6 +19,9 @@ const LAST: u64 = 511 * 8;
 const KERNEL: u32 = PAGE_WRITE | PAGE_PRESENT;
 /// Bits of a table entry that ring 3 may use, too.
 const USER: u32 = PAGE_USER | PAGE_WRITE | PAGE_PRESENT;
+
+/// Pages of code of a user program.
+const CODE_PAGES: u32 = 4;
 
 /// Builds the kernel's tables: the first GiB in 2 MiB pages, once at 0 and once at
 /// [`crate::layout::KERNEL_BASE`], and the empty window behind that. 32-bit code.
@@ -125,7 +128,7 @@ pub(crate) fn checks(a: &mut Asm) -> Result<(), Error> {
 /// `space.create`: builds the address space in the block at RDI (physical, see
 /// [`crate::layout::SPACES`]). Destroys A, C, SI and DI.
 pub(crate) fn routines(a: &mut Asm) -> Result<(), Error> {
-    let [.., user] = &SECTIONS;
+    let [.., user, _] = &SECTIONS;
     let page = |linear: u64| (linear >> 12 & 511) * 8;
     let kernel_half = high(PML4 + LAST);
     asm!(a;
@@ -134,7 +137,7 @@ pub(crate) fn routines(a: &mut Asm) -> Result<(), Error> {
         add  rsi, rdi;                      // the block, where we see it
         push rdi;
         mov  rdi, rsi;
-        mov  ecx, crate::layout::SPACE_SIZE as u32;
+        mov  ecx, SPACE_SIZE as u32;
         xor  eax, eax;
         rep; stosb;
         pop  rdi;
@@ -149,9 +152,17 @@ pub(crate) fn routines(a: &mut Asm) -> Result<(), Error> {
         mov  qword_ptr(rsi + 0x1000), rax;
         lea  rax, ptr(rdi + 0x3000 + USER);
         mov  qword_ptr(rsi + 0x2000 + (USER_CODE >> 21) * 8), rax;
-        // Two pages of code, for all, and not to be written.
-        mov  dword_ptr(rsi + 0x3000 + page(USER_CODE)), user.load as u32 | PAGE_USER | PAGE_PRESENT;
-        mov  dword_ptr(rsi + 0x3008 + page(USER_CODE)), (user.load as u32 + 0x1000) | PAGE_USER | PAGE_PRESENT;
+        // The code, for all, and not to be written.
+        push rdi;
+        lea  rdi, ptr(rsi + 0x3000 + page(USER_CODE));
+        mov  eax, user.load as u32 | PAGE_USER | PAGE_PRESENT;
+        mov  ecx, CODE_PAGES;
+        label ".code";
+        mov  qword_ptr(rdi), rax;
+        add  rdi, 8;
+        add  eax, 0x1000;
+        loop_ ".code";
+        pop  rdi;
         // Data and stack, its own, and not to be executed.
         lea  rax, ptr(rdi + SPACE_DATA + USER);
         bts  rax, 63;

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::arch::{
     CR0_PE, CR0_PG, CR4_PSE, EFLAGS_FIXED, EFLAGS_VM, PAGE_LARGE, PAGE_PRESENT, PAGE_WRITE,
-    TSS32_SIZE, global_descriptor_table, interrupt_gate32, pushes_error_code, selector,
+    TSS32_SIZE, global_descriptor_table, interrupt_gate32, mnemonic, pushes_error_code, selector,
     table_pointer32,
 };
 use crate::asm::{Asm, asm};
@@ -43,11 +43,18 @@ pub(crate) fn section(a: &mut Asm) -> Result<(), Error> {
     start(a)?;
     segmentation(a)?;
     paging(a)?;
-    hardware_task_switch(a)?;
-    virtual_8086::excursion(a)?;
+    let parts = a.options().parts;
+    if parts.hardware_task_switch {
+        hardware_task_switch(a)?;
+    }
+    if parts.virtual_8086 {
+        virtual_8086::excursion(a)?;
+    }
     long_mode::enter(a)?;
     trap(a)?;
-    virtual_8086::monitor(a)?;
+    if parts.virtual_8086 {
+        virtual_8086::monitor(a)?;
+    }
     power::routines(a)?;
     serial::routines(a)?;
     tables(a);
@@ -96,9 +103,9 @@ fn expect_fault(
     error: u32,
     cause: impl FnOnce(&mut Asm) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let name = format!("expect {what}");
+    let name = mnemonic(vector);
     asm!(a;
-        label &name;
+        label &format!("expect {what}");
         mov  dword_ptr(a.addr("trap.resume")), a.addr32(".resume");
         label ".cause";
     );
@@ -106,12 +113,17 @@ fn expect_fault(
     asm!(a;
         label ".resume";
         mov   eax, dword_ptr(a.addr("trap.vector"));
-        check &format!("protected mode: {what}, vector"), u64::from(vector);
-        mov   eax, dword_ptr(a.addr("trap.error"));
-        check &format!("protected mode: {what}, error code"), u64::from(error);
+        check &format!("protected mode: {what}: {name}, vector"), u64::from(vector);
+    );
+    if pushes_error_code(vector) {
+        asm!(a;
+            mov   eax, dword_ptr(a.addr("trap.error"));
+            check &format!("protected mode: {what}: {name}, error code"), u64::from(error);
+        );
+    }
+    asm!(a;
         mov   eax, dword_ptr(a.addr("trap.eip"));
-        sub   eax, a.addr32(".cause");
-        check &format!("protected mode: {what}, distance of EIP from the instruction"), 0;
+        check &format!("protected mode: {what}: {name}, EIP"), a.addr(".cause");
     );
     Ok(())
 }
@@ -234,12 +246,16 @@ fn hardware_task_switch(a: &mut Asm) -> Result<(), Error> {
         and  eax, 1;
         check "task switch: CR0.TS", 1;
         clts;
-        jmp  "virtual_8086";
+        jmp  ".end";
 
-        label "hardware_task.entry";
+        label ".other_task";
         mov  dword_ptr(witness), ebx;
         iretd;                              // NT is set: back to the caller's TSS
+        label ".end";
+        nop;
     );
+    let entry = a.addr32(".other_task");
+    a.datum("tss_other", &task_state(0, entry, HARDWARE_TASK_STACK as u32, 0x5678));
     Ok(())
 }
 
@@ -266,8 +282,14 @@ fn trap(a: &mut Asm) -> Result<(), Error> {
         mov  ds, eax;
         mov  es, eax;
         mov  ebp, esp;
-        test dword_ptr(ebp + frame::EFLAGS), EFLAGS_VM;
-        jnz  "virtual_8086.monitor";
+    );
+    if a.options().parts.virtual_8086 {
+        asm!(a;
+            test dword_ptr(ebp + frame::EFLAGS), EFLAGS_VM;
+            jnz  "virtual_8086.monitor";
+        );
+    }
+    asm!(a;
         mov  eax, dword_ptr(ebp + frame::VECTOR);
         mov  dword_ptr(a.addr("trap.vector")), eax;
         mov  eax, dword_ptr(ebp + frame::ERROR);
@@ -303,12 +325,10 @@ fn trap(a: &mut Asm) -> Result<(), Error> {
 
 /// GDT, IDT and the two 32-bit TSSs.
 fn tables(a: &mut Asm) {
-    let entry = a.addr32("hardware_task.entry");
-    let stack = HARDWARE_TASK_STACK as u32;
     let tss = a.datum("tss", &task_state(MONITOR_STACK as u32, 0, 0, 0));
-    let other = a.datum("tss_other", &task_state(0, entry, stack, 0x5678));
+    let other = if a.options().parts.hardware_task_switch { a.addr32("tss_other") } else { 0 };
     let tss64 = a.addr("kernel/tss");
-    a.datum("gdt", &global_descriptor_table(tss as u32, other as u32, tss64));
+    a.datum("gdt", &global_descriptor_table(tss as u32, other, tss64));
 
     let mut gates = Vec::new();
     for vector in 0..VECTORS {

@@ -6,6 +6,7 @@
 
 use crate::Error;
 use crate::asm::{Asm, asm};
+use crate::interrupts::SYSTEM_CALL_VECTOR;
 use crate::layout::{CHECKS_FAILED, CHECKS_PASSED, CHECKS_SKIPPED, Mode};
 use crate::system_calls::SYSTEM_CALL_REPORT;
 use iced_x86::code_asm::*;
@@ -264,6 +265,13 @@ impl Asm<'_> {
                 mov  rdi, text;
                 mov  eax, SYSTEM_CALL_REPORT;
                 syscall;
+            ),
+            Mode::Compatibility => asm!(self;
+                mov  esi, eax;
+                mov  edx, expected as u32;
+                mov  edi, text as u32;
+                mov  eax, SYSTEM_CALL_REPORT;
+                int  SYSTEM_CALL_VECTOR;
             ),
         }
         Ok(())

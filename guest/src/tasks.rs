@@ -42,7 +42,7 @@ pub(crate) fn run_probe(a: &mut Asm) -> Result<(), Error> {
 /// Runs two tasks until the timer has cut so many slices, and looks at what they did.
 pub(crate) fn run_pair(a: &mut Asm) -> Result<(), Error> {
     let slices = a.options().slices.clamp(MINIMUM_SLICES, MAXIMUM_SLICES);
-    let trace = a.datum("tasks.trace", &vec![0; slices as usize + 1]);
+    let trace = a.addr("tasks.trace");
     let entry = a.addr("user/count");
     asm!(a; label "run_pair";);
     for (space, seed) in TASK_SPACES.into_iter().zip(SEEDS) {
@@ -104,8 +104,9 @@ const MAXIMUM_SLICES: u32 = 1024;
 
 /// Entry to and exit from ring 3, and the switch between the two tasks.
 pub(crate) fn routines(a: &mut Asm) -> Result<(), Error> {
-    let slices = a.options().slices.clamp(MINIMUM_SLICES, MAXIMUM_SLICES) as i32;
+    let slices = a.options().slices.clamp(MINIMUM_SLICES, MAXIMUM_SLICES);
     let callee_saved = [rbx, rbp, r12, r13, r14, r15];
+    a.datum("tasks.trace", &vec![0; slices as usize + 1]);
     for name in ["tasks.running", "tasks.current", "tasks.slices", "user.rsp"] {
         a.variable(name);
     }
@@ -170,7 +171,7 @@ pub(crate) fn routines(a: &mut Asm) -> Result<(), Error> {
         inc  rcx;
         mov  qword_ptr(a.addr("tasks.slices")), rcx;
         xor  edi, edi;                      // status, if that was the last slice
-        cmp  rcx, slices;
+        cmp  rcx, slices as i32;
         jae  "user.leave";
 
         mov  rdx, table;

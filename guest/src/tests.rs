@@ -1,7 +1,7 @@
 //! The image by itself; that it *runs* is the business of testsuite and of `ringshift demo`.
 
 use crate::layout::{LOAD_BASE, LOAD_END, MEMORY_END, SECTIONS};
-use crate::{Image, Options, PowerOff, build};
+use crate::{Image, Options, Parts, PowerOff, build};
 
 fn image() -> Image {
     build(&Options::default()).expect("the guest assembles")
@@ -104,6 +104,7 @@ fn hostile_options_are_clamped() {
             slices: extreme,
             sieve_limit: extreme,
             iterations: extreme,
+            parts: Parts::default(),
             strict: false,
         };
         build(&options).expect("the guest assembles");
@@ -114,4 +115,23 @@ fn hostile_options_are_clamped() {
 fn power_off_is_sleep_enable_and_type() {
     assert_eq!(PowerOff::acpi(0x604, 5).value, 0x3400);
     assert_eq!(PowerOff::acpi(0x604, 0).value, 0x2000);
+}
+
+#[test]
+fn every_part_can_be_left_out() {
+    let leave_out: [fn(&mut Parts); 6] = [
+        |parts| parts.hardware_task_switch = false,
+        |parts| parts.virtual_8086 = false,
+        |parts| parts.floating_point = false,
+        |parts| parts.computation = false,
+        |parts| parts.compatibility = false,
+        |parts| parts.timer = false,
+    ];
+    let all = image().checks;
+    for leave_out in leave_out {
+        let mut options = Options::default();
+        leave_out(&mut options.parts);
+        let without = build(&options).expect("the guest assembles").checks;
+        assert!(without < all, "{:?}", options.parts);
+    }
 }

@@ -1,6 +1,5 @@
 //! The programs that run in ring 3: a probe that provokes the processor, and a counter.
 
-use crate::Error;
 use crate::arch::high;
 use crate::asm::{Asm, asm};
 use crate::exceptions::{SINGLE_STEP_EXTRA, expect_fault};
@@ -9,6 +8,7 @@ use crate::layout::{LOAD_BASE, USER_CODE, USER_DATA, USER_LAZY};
 use crate::system_calls::{
     SYSTEM_CALL_ADD, SYSTEM_CALL_EXIT, SYSTEM_CALL_FAULT, SYSTEM_CALL_STEPS,
 };
+use crate::{Error, compatibility};
 use iced_x86::code_asm::*;
 
 /// What the probe exits with.
@@ -32,6 +32,9 @@ pub(crate) fn section(a: &mut Asm) -> Result<(), Error> {
     memory(a)?;
     system_calls(a)?;
     faults(a)?;
+    if a.options().parts.compatibility {
+        compatibility::excursion(a)?;
+    }
     asm!(a;
         mov  edi, PROBE_STATUS as u32;
         mov  eax, SYSTEM_CALL_EXIT;
