@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::arch::high;
 use crate::asm::{Asm, asm};
-use crate::layout::{WORK_AREA, WORK_SIZE};
+use crate::layout::{KERNEL_BASE, WORK_AREA, WORK_SIZE};
 use iced_x86::code_asm::*;
 
 /// The CRC-32 polynomial of IEEE 802.3, bits reversed.
@@ -149,6 +149,7 @@ fn expected_crc() -> u32 {
 /// translator will have translated.
 fn self_modifying_code(a: &mut Asm) -> Result<(), Error> {
     const ROUNDS: u32 = 1000;
+    const SUM: u64 = 1000 * 1001 / 2;
     asm!(a;
         label "self_modifying_code";
         lea  rbx, ptr(a.at("patched"));
@@ -169,7 +170,17 @@ fn self_modifying_code(a: &mut Asm) -> Result<(), Error> {
         dec  ecx;
         jnz  ".round";
         mov  eax, edi;
-        check "computation: sum of a thousand patched immediates", u64::from(ROUNDS * (ROUNDS + 1) / 2);
+        check "computation: sum of a thousand patched immediates", SUM;
+
+        // By another linear address for the same byte, and so only after a serializing
+        // instruction (SDM volume 3, 9.1.3).
+        mov  rax, KERNEL_BASE;
+        sub  rbx, rax;
+        mov  dword_ptr(rbx), 0x4444_4444;
+        xor  eax, eax;
+        cpuid;
+        call "patched";
+        check "computation: an immediate patched through the identity map", 0x4444_4444;
 
         // The very next instruction of the same block.
         lea  rbx, ptr(a.at(".target"));

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::arch::{EFLAGS_TF, high, mnemonic};
 use crate::asm::{Asm, asm};
-use crate::interrupts::IST_VECTOR;
+use crate::interrupts::{IST_VECTOR, frame};
 use crate::layout::{INTERRUPT_STACK, Mode};
 use crate::system_calls::SYSTEM_CALL_FAULT;
 use iced_x86::code_asm::*;
@@ -154,7 +154,7 @@ fn debugging(a: &mut Asm) -> Result<(), Error> {
         label ".back";
         mov  rax, high(INTERRUPT_STACK);
         sub  rax, qword_ptr(a.addr("trap.rsp"));
-        check "debug: depth of the interrupt stack of IST 1", u64::from(crate::interrupts::frame::SIZE);
+        check "debug: depth of the interrupt stack of IST 1", frame::SIZE.into();
     );
     Ok(())
 }

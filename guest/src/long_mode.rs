@@ -116,7 +116,7 @@ fn start(a: &mut Asm) -> Result<(), Error> {
         check "long mode: BSWAP of 64 bits", 0xEFCD_AB89_6745_2301;
         mov  rax, high(LOAD_BASE);
         mov  eax, dword_ptr(rax);
-        check "long mode: the Multiboot header, seen in the high half", u64::from(entry::HEADER_MAGIC);
+        check "long mode: the Multiboot header, read in the high half", entry::HEADER_MAGIC.into();
         xor  eax, eax;
         mov  ax, cs;
         check "long mode: CS", u64::from(selector::CODE64);

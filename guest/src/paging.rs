@@ -13,13 +13,12 @@ use crate::layout::{
 };
 use iced_x86::code_asm::*;
 
-/// Index of the last entry of a table, as a byte offset.
+/// Offset of the last entry of a table, bytes.
 const LAST: u64 = 511 * 8;
 /// Bits of a table entry for the kernel.
 const KERNEL: u32 = PAGE_WRITE | PAGE_PRESENT;
 /// Bits of a table entry that ring 3 may use, too.
 const USER: u32 = PAGE_USER | PAGE_WRITE | PAGE_PRESENT;
-
 /// Pages of code of a user program.
 const CODE_PAGES: u32 = 4;
 
@@ -73,7 +72,7 @@ pub(crate) fn checks(a: &mut Asm) -> Result<(), Error> {
         mov  dword_ptr(rbx), 0x600D;
         mov  eax, dword_ptr(entry(0));
         and  eax, PAGE_ACCESSED | PAGE_DIRTY;
-        check "paging: accessed and dirty bits after a write", u64::from(PAGE_ACCESSED | PAGE_DIRTY);
+        check "paging: accessed and dirty bits after a write", (PAGE_ACCESSED | PAGE_DIRTY).into();
         mov  eax, dword_ptr(high(FRAME_FIRST));
         check "paging: what the window wrote, in the frame behind it", 0x600D;
 
@@ -107,7 +106,7 @@ pub(crate) fn checks(a: &mut Asm) -> Result<(), Error> {
         asm!(a; mov dword_ptr(rbx), eax;);
         Ok(())
     })?;
-    // Here RIP is the page itself, so the check of its distance is written out.
+    // The RIP of this fault is not that of the jump but the page itself.
     asm!(a;
         label "paging.execute_disable";
         mov  byte_ptr(high(FRAME_FIRST)), 0xC3; // RET

@@ -152,7 +152,7 @@ fn segmentation(a: &mut Asm) -> Result<(), Error> {
         int  SOFTWARE_INTERRUPT;
         label ".software";
         mov  eax, dword_ptr(a.addr("trap.vector"));
-        check "protected mode: INT through an interrupt gate, vector", u64::from(SOFTWARE_INTERRUPT);
+        check "protected mode: INT through an interrupt gate, vector", SOFTWARE_INTERRUPT.into();
     );
     Ok(())
 }

@@ -15,6 +15,11 @@ const REQUEST: u32 = 0x21;
 /// A segment number that the task computes with.
 const SEGMENT: u32 = 0x0700;
 
+/// What it adds to that.
+const SUMMAND: u32 = 0x1111;
+/// AX at its end, after the monitor has doubled it.
+const DOUBLED: u64 = (SEGMENT as u64 + SUMMAND as u64) * 2;
+
 /// The task, in the 16-bit section.
 pub(crate) fn task(a: &mut Asm) -> Result<(), Error> {
     asm!(a;
@@ -22,7 +27,7 @@ pub(crate) fn task(a: &mut Asm) -> Result<(), Error> {
         mov  ax, SEGMENT;
         mov  ds, ax;
         mov  ax, ds;                        // no descriptor was consulted
-        add  ax, 0x1111;
+        add  ax, SUMMAND;
         cli;                                // the monitor ignores it
         int  REQUEST;                       // the monitor doubles AX
         hlt;                                // the monitor ends the task
@@ -50,7 +55,7 @@ pub(crate) fn excursion(a: &mut Asm) -> Result<(), Error> {
         iretd;
 
         label "virtual_8086.ended";         // EAX = the task's AX
-        check "virtual-8086: AX after segment arithmetic and a doubling INT", ((SEGMENT + 0x1111) * 2).into();
+        check "virtual-8086: AX after segment arithmetic and a doubling INT", DOUBLED;
         mov   eax, dword_ptr(a.addr("virtual_8086.interrupt"));
         check "virtual-8086: the INT that the monitor decoded", u64::from(REQUEST);
         mov   eax, dword_ptr(a.addr("virtual_8086.traps"));
