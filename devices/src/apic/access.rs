@@ -2,8 +2,10 @@
 //! x2APIC mode.
 
 use super::icr::{self, ICR_DELIVERY_STATUS, ICR_HIGH_XAPIC, ICR_LOW_WRITABLE};
-use super::local::{AccessError, ApicMode, Effect, LocalApic};
+use super::local::LocalApic;
 use super::message::{DeliveryMode, Destination, InterruptMessage, TriggerMode};
+use super::mode::{AccessError, ApicMode};
+use super::outcome::Effect;
 use super::registers::{
     DCR_WRITABLE, LVT_MASK, LvtEntry, Register, SVR_ENABLE, SVR_WRITABLE, VERSION, esr,
 };

@@ -3,8 +3,8 @@
 //! Source: SDM volume 3A, sections "Determining IPI Destination", "Logical
 //! Destination Mode in x2APIC Mode" and "Lowest Priority Delivery Mode".
 
-use super::local::ApicMode;
 use super::message::{DeliveryMode, Destination, InterruptMessage};
+use super::mode::ApicMode;
 
 /// What routing needs to know of one local APIC
 /// ([`LocalApic::address`](super::LocalApic::address)): a copy, so that a

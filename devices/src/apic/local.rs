@@ -1,150 +1,20 @@
 //! The local APIC's state: modes, priorities, acceptance and dispatch.
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use super::bitmap::VectorBitmap;
 use super::delivery::ApicAddress;
 use super::message::{DeliveryMode, InterruptMessage, TriggerMode};
+use super::mode::{
+    AccessError, ApicMode, BASE_BSP, BASE_ENABLE, BASE_RESERVED, BASE_X2APIC, IA32_APIC_BASE,
+    LOCAL_APIC_BASE, LOCAL_APIC_SIZE, LocalApicConfig,
+};
+use super::outcome::{Effect, Reception};
 use super::registers::{
     LVT_ENTRIES, LVT_LEVEL, LVT_MASK, LVT_REMOTE_IRR, LvtEntry, SVR_ENABLE,
     SVR_SUPPRESS_EOI_BROADCAST, esr,
 };
 use super::timer::{ApicTimer, Deadline, Now, TimerMode};
-
-/// Guest physical address of the register page after power-on.
-pub const LOCAL_APIC_BASE: u64 = 0xFEE0_0000;
-/// Size of the register page in bytes.
-pub const LOCAL_APIC_SIZE: u64 = 0x1000;
-
-/// IA32_APIC_BASE bit 8: this is the bootstrap processor.
-const BASE_BSP: u64 = 1 << 8;
-/// IA32_APIC_BASE bit 10: x2APIC mode.
-const BASE_X2APIC: u64 = 1 << 10;
-/// IA32_APIC_BASE bit 11: global enable.
-const BASE_ENABLE: u64 = 1 << 11;
-/// IA32_APIC_BASE bits that are reserved whatever the processor offers.
-const BASE_RESERVED: u64 = 0xFF | 1 << 9;
-
-/// What a local APIC is built with: it never changes afterwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LocalApicConfig {
-    /// The initial APIC ID, which CPUID leaves 1 (low 8 bits) and 0BH report,
-    /// and the APIC ID in x2APIC mode.
-    pub id: u32,
-    /// Whether this is the bootstrap processor's.
-    pub bootstrap: bool,
-    /// Whether CPUID offers x2APIC mode.
-    pub x2apic: bool,
-    /// Whether CPUID offers the TSC-deadline timer.
-    pub tsc_deadline: bool,
-    /// MAXPHYADDR: bits from here up are reserved in IA32_APIC_BASE.
-    pub physical_address_bits: u8,
-}
-
-/// The operating mode, as IA32_APIC_BASE selects it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ApicMode {
-    /// Globally disabled: no registers, CPUID.1:EDX.APIC reads 0, the LINT
-    /// pins act as INTR and NMI.
-    Disabled,
-    /// Registers in memory, 8-bit IDs.
-    XApic,
-    /// Registers as MSRs, 32-bit IDs.
-    X2Apic,
-}
-
-impl ApicMode {
-    /// The mode that a value of IA32_APIC_BASE selects; `None` if x2APIC mode
-    /// is asked for without the global enable.
-    fn from_base(base: u64) -> Option<Self> {
-        match (base & BASE_ENABLE != 0, base & BASE_X2APIC != 0) {
-            (false, false) => Some(Self::Disabled),
-            (true, false) => Some(Self::XApic),
-            (true, true) => Some(Self::X2Apic),
-            (false, true) => None,
-        }
-    }
-
-    /// Whether software may go from `self` to `new` (SDM volume 3A, figure
-    /// "Local x2APIC State Transitions with IA32_APIC_BASE").
-    fn may_become(self, new: Self) -> bool {
-        match (self, new) {
-            (Self::Disabled, Self::X2Apic) | (Self::X2Apic, Self::XApic) => false,
-            (Self::Disabled, Self::Disabled | Self::XApic)
-            | (Self::XApic, Self::Disabled | Self::XApic | Self::X2Apic)
-            | (Self::X2Apic, Self::Disabled | Self::X2Apic) => true,
-        }
-    }
-}
-
-/// What the machine must carry out after a register write. With anything but
-/// `None`, ask [`LocalApic::next_deadline`] again; after any write, ask
-/// [`LocalApic::interrupt_pending`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Effect {
-    /// Nothing outside this APIC.
-    None,
-    /// Route this message to the local APICs.
-    Ipi(InterruptMessage),
-    /// Broadcast the end of this level-triggered vector to the I/O APICs.
-    Eoi(u8),
-    /// [`LocalApic::next_deadline`] may have changed.
-    TimerChanged,
-    /// [`LocalApic::mode`] or [`LocalApic::mmio_base`] may have changed, and
-    /// with them CPUID.1:EDX.APIC and the memory map.
-    BaseChanged,
-}
-
-/// What the processor must do about a message or a local interrupt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Reception {
-    /// Nothing: not accepted.
-    Dropped,
-    /// Look at [`LocalApic::interrupt_pending`].
-    Interrupt,
-    /// Take a nonmaskable interrupt.
-    Nmi,
-    /// Take a system management interrupt.
-    Smi,
-    /// Reset as by INIT, [`LocalApic::init_reset`] included; application
-    /// processors then wait for a start-up IPI.
-    Init,
-    /// If waiting for it, start at this vector times 4096.
-    StartUp(u8),
-    /// Take an interrupt whose vector the 8259A supplies.
-    ExtInt,
-}
-
-/// An access that raises a general-protection exception.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum AccessError {
-    /// The APIC is not in x2APIC mode, or has no such register there, or the
-    /// register does not allow this direction.
-    #[error("no access to local APIC MSR {0:#x} in this mode and direction")]
-    NoRegister(u32),
-    /// The value has reserved bits set.
-    #[error("local APIC MSR {msr:#x}: value {value:#x} has reserved bits set")]
-    ReservedBits {
-        /// MSR address.
-        msr: u32,
-        /// The value refused.
-        value: u64,
-    },
-    /// IA32_APIC_BASE: from this mode software cannot go there.
-    #[error("IA32_APIC_BASE: {value:#x} is no legal transition from {from:?}")]
-    IllegalTransition {
-        /// The present mode.
-        from: ApicMode,
-        /// The value refused.
-        value: u64,
-    },
-}
-
-/// MSR address of IA32_APIC_BASE, for error messages.
-const IA32_APIC_BASE: u32 = 0x1B;
 
 /// One processor's local APIC.
 ///

@@ -2,7 +2,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `local.rs` | [`LocalApic`]: modes, priorities, acceptance, EOI, LINT pins |
+//! | `local.rs` | [`LocalApic`]: priorities, acceptance, EOI, LINT pins |
+//! | `mode.rs` | configuration, operating modes and their legal transitions |
+//! | `outcome.rs` | what the machine must do after a write or a message |
 //! | `access.rs` | its registers as MMIO (xAPIC) and as MSRs (x2APIC) |
 //! | `registers.rs` | register numbers, local vector table layout, reserved bits |
 //! | `icr.rs` | the interrupt command register decoded to a message |
@@ -27,20 +29,25 @@ mod bitmap;
 pub mod delivery;
 mod icr;
 mod io;
+#[cfg(test)]
+mod io_tests;
 mod local;
 #[cfg(test)]
 mod local_tests;
 mod message;
+mod mode;
+mod outcome;
+#[cfg(test)]
+mod random_tests;
 mod registers;
 mod timer;
 
 pub use bitmap::VectorBitmap;
 pub use delivery::{ApicAddress, route};
 pub use io::{IO_APIC_BASE, IO_APIC_PINS, Injections, IoApic};
-pub use local::{
-    AccessError, ApicMode, Effect, LOCAL_APIC_BASE, LOCAL_APIC_SIZE, LocalApic, LocalApicConfig,
-    Reception,
-};
+pub use local::LocalApic;
 pub use message::{DeliveryMode, Destination, InterruptMessage, TriggerMode};
+pub use mode::{AccessError, ApicMode, LOCAL_APIC_BASE, LOCAL_APIC_SIZE, LocalApicConfig};
+pub use outcome::{Effect, Reception};
 pub use registers::LvtEntry;
 pub use timer::{APIC_BUS_FREQUENCY_HZ, Deadline, Now, TimerMode};
