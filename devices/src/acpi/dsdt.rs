@@ -102,7 +102,10 @@ fn processor(uid: u32) -> Vec<u8> {
 /// What the motherboard itself decodes: guests must put nothing else there.
 fn motherboard(board: &BoardInfo) -> Vec<u8> {
     let power = &board.power;
+    // The command port's neighbour is its status port.
+    let smi = power.smi_command.map_or(Vec::new(), |command| ports(command.port, 2));
     let resources = [
+        smi,
         ports(power.pm1a_event, 4),
         ports(power.pm1a_control, 2),
         ports(power.timer, 4),

@@ -26,8 +26,7 @@ pub(super) fn facs() -> Vec<u8> {
     bytes_of(&FACS::new())
 }
 
-/// The fixed ACPI description table. There is no SMI command port: the machine
-/// is always in ACPI mode, so nothing need be asked of firmware.
+/// The fixed ACPI description table.
 pub(super) fn fadt(board: &BoardInfo, facs: u32, dsdt: u32) -> Vec<u8> {
     let power = &board.power;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
@@ -44,6 +43,12 @@ pub(super) fn fadt(board: &BoardInfo, facs: u32, dsdt: u32) -> Vec<u8> {
     }
     fadt.dsdt = dsdt.into();
     fadt.x_dsdt = u64::from(dsdt).into();
+    // Without a command port the machine always is in ACPI mode.
+    if let Some(command) = power.smi_command {
+        fadt.smi_cmd = u32::from(command.port).into();
+        fadt.acpi_enable = command.acpi_enable;
+        fadt.acpi_disable = command.acpi_disable;
+    }
     fadt.sci_int = u16::from(power.sci_irq).into();
 
     fadt.pm1a_evt_blk = u32::from(power.pm1a_event).into();

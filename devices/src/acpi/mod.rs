@@ -28,6 +28,8 @@ mod tests;
 use acpi_tables::Aml;
 use thiserror::Error;
 
+use crate::legacy::acpi_pm;
+
 /// OEM ID of every table.
 const OEM_ID: [u8; 6] = *b"RINGSH";
 /// OEM table ID of every table.
@@ -76,6 +78,8 @@ pub struct BoardInfo {
 /// Specification".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerInfo {
+    /// How the guest switches ACPI mode on; `None` if it always is on.
+    pub smi_command: Option<SmiCommandInfo>,
     /// System control interrupt: level-triggered, active high.
     pub sci_irq: u8,
     /// PM1a event block (status and enable): 4 ports.
@@ -92,6 +96,39 @@ pub struct PowerInfo {
     pub gpe0_length: u8,
     /// SLP_TYP value, 0 to 7, that with SLP_EN powers off.
     pub power_off_type: u8,
+}
+
+/// The port that stands for firmware's SMI handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SmiCommandInfo {
+    /// Port, B2H on a PC.
+    pub port: u16,
+    /// The value that switches ACPI mode on: SCI_EN sets.
+    pub acpi_enable: u8,
+    /// The value that switches it off.
+    pub acpi_disable: u8,
+}
+
+impl PowerInfo {
+    /// The register blocks of [`acpi_pm`] with its block mapped at port `base`.
+    pub fn piix4(base: u16, sci_irq: u8) -> Self {
+        let at = |offset: u64| base.wrapping_add(offset as u16);
+        Self {
+            smi_command: Some(SmiCommandInfo {
+                port: acpi_pm::SMI_COMMAND_PORT as u16,
+                acpi_enable: acpi_pm::ACPI_ENABLE,
+                acpi_disable: acpi_pm::ACPI_DISABLE,
+            }),
+            sci_irq,
+            pm1a_event: at(acpi_pm::PM1A_EVENT),
+            pm1a_control: at(acpi_pm::PM1A_CONTROL),
+            timer: at(acpi_pm::PM_TIMER),
+            timer_32_bits: false,
+            gpe0: at(acpi_pm::GPE0),
+            gpe0_length: 4,
+            power_off_type: acpi_pm::SLEEP_TYPE_S5,
+        }
+    }
 }
 
 /// The reset register: an I/O port.

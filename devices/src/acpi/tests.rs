@@ -13,6 +13,7 @@ fn board(processors: u32) -> BoardInfo {
         io_apic_id: 0,
         io_apic_base: 0xFEC0_0000,
         power: PowerInfo {
+            smi_command: None,
             sci_irq: 9,
             pm1a_event: 0x600,
             pm1a_control: 0x604,
@@ -158,6 +159,19 @@ fn fadt_describes_the_fixed_hardware() {
     assert_eq!(memory.number(facs + 4, 4), 64);
     assert_eq!(u64::from(dword(&fadt, 40)), qword(&fadt, 140));
     memory.table(qword(&fadt, 140), b"DSDT");
+}
+
+#[test]
+fn fadt_of_a_piix4() {
+    let board = BoardInfo { power: PowerInfo::piix4(0xB000, 9), ..board(1) };
+    let fadt = find(&built(&board), b"FACP");
+    assert_eq!(dword(&fadt, 48), 0xB2);
+    assert_eq!(fadt[52..54], [0xF1, 0xF0]);
+    assert_eq!([dword(&fadt, 56), dword(&fadt, 64)], [0xB000, 0xB004]);
+    assert_eq!([dword(&fadt, 76), dword(&fadt, 80)], [0xB008, 0xB00C]);
+    assert_eq!(dword(&fadt, 112) & 1 << 8, 0, "24-bit timer");
+    // Name (_S5, Package () {Zero, Zero, Zero, Zero})
+    assert!(contains(&dsdt::build(&board), b"\x08_S5_\x12\x06\x04\0\0\0\0"));
 }
 
 /// The structures of a MADT.
