@@ -1,5 +1,7 @@
 //! What the machine must do after a register write or a message.
 
+#[cfg(doc)]
+use super::local::LocalApic;
 use super::message::InterruptMessage;
 
 /// What the machine must carry out after a register write. With anything but
