@@ -1,6 +1,8 @@
 //! The host CPU as the definition of instructions: stubs that execute one guest instruction on
 //! the silicon, between loading its operands and storing its results.
 //!
+//! - [`thunk`] runs vector and x87 instructions, which have no software definition: [`prepare`]
+//!   finds or makes the stub when an instruction is decoded.
 //! - [`oracle`] runs one integer instruction, for tests that compare the interpreter with the
 //!   host.
 //!
@@ -8,8 +10,16 @@
 //! depend on the translator, so they are a crate below both.
 
 pub mod arena;
+mod cache;
+mod facts;
+mod features;
 pub mod oracle;
 mod recovery;
+mod stub;
+pub mod thunk;
 
 pub use arena::NativeError;
-pub use oracle::{GprState, HostFault, OracleError, run_gpr};
+pub use cache::{Prepared, prepare, run_uncached, thunk};
+pub use facts::{MemoryUse, Unit};
+pub use oracle::{GprState, HostFault, OracleError, run_gpr, run_gpr_mem};
+pub use thunk::{Scratch, Thunk, ThunkFault};

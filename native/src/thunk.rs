@@ -1,0 +1,121 @@
+//! A thunk: one guest instruction, executed by the host CPU on guest state.
+
+use crate::facts::{Facts, MemoryUse, Unit};
+use crate::features::Needs;
+use crate::recovery::Record;
+use crate::stub;
+use x86::Cpu;
+use x86::flags;
+use x86::fpu::MXCSR_INIT;
+
+/// What a stub uses besides the guest's registers: the bytes of the memory operand, flags, and
+/// room for the signal handler's notes.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Scratch {
+    pub(crate) record: Record,
+    pub(crate) flags: u64,
+    pub(crate) host_mxcsr: u32,
+    /// The memory operand: filled before, or found here afterwards.
+    pub mem: MemoryBytes,
+}
+
+/// Up to 64 bytes of a memory operand.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryBytes(pub [u8; 64]);
+
+impl Default for Scratch {
+    #[inline(always)]
+    fn default() -> Scratch {
+        Scratch {
+            record: Record::default(),
+            flags: 0,
+            host_mxcsr: MXCSR_INIT,
+            mem: MemoryBytes([0; 64]),
+        }
+    }
+}
+
+/// The host raised an exception: nothing was stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThunkFault {
+    /// Exception vector, such as 19 for #XM.
+    pub vector: u8,
+    /// MXCSR with the flags of the exception.
+    pub mxcsr: u32,
+}
+
+/// A stub and what there is to do around it.
+#[derive(Debug)]
+pub struct Thunk {
+    entry: u64,
+    landing: u64,
+    /// The unit whose control bits allow the instruction.
+    pub unit: Unit,
+    /// How the memory operand is used.
+    pub memory: MemoryUse,
+    /// Size of the memory operand in bytes, up to 64.
+    pub memory_size: u8,
+    /// Alignment that the memory operand must have, else #GP(0); 1 where any will do.
+    pub alignment: u8,
+    /// Whether x87 or MMX state is loaded and stored: a pending x87 error comes first.
+    pub uses_x87: bool,
+    flags_written: u64,
+    /// The CPUID features without which the instruction is undefined.
+    pub needs: Needs,
+}
+
+impl Thunk {
+    /// Emits the thunk's code for `address`.
+    pub(crate) fn emit(facts: &Facts, address: u64) -> Option<(Thunk, Vec<u8>)> {
+        let stub = stub::emit(facts, address)?;
+        let thunk = Thunk {
+            entry: address,
+            landing: address + stub.landing,
+            unit: facts.unit,
+            memory: facts.memory,
+            memory_size: facts.memory_size,
+            alignment: facts.alignment,
+            uses_x87: facts.uses_x87,
+            flags_written: facts.flags_written,
+            needs: facts.needs,
+        };
+        Some((thunk, stub.bytes))
+    }
+
+    /// Executes the instruction: registers, opmasks, MXCSR, x87 state and flags in `cpu`, the
+    /// memory operand in `scratch`.
+    ///
+    /// The x87 instruction, opcode and operand pointers are left undefined.
+    ///
+    /// # Errors
+    /// An unmasked exception; `cpu` is unchanged, but for x87 pointers.
+    #[inline]
+    pub fn run(&self, cpu: &mut Cpu, scratch: &mut Scratch) -> Result<(), ThunkFault> {
+        scratch.record.landing = self.landing;
+        scratch.record.faulted = 0;
+        scratch.flags = cpu.rflags & flags::ARITHMETIC | flags::FIXED_ONE;
+        if self.uses_x87 {
+            // XSAVE may have found the initial state and said so, and software changed it since.
+            cpu.x87.xstate_bv = 1;
+        }
+        // SAFETY: the code at `entry` was emitted for this signature. It reads and writes only
+        // the two arguments and registers that its ABI lets it, whatever the guest's state: an
+        // exception of the instruction or of loading state arrives at `landing`.
+        unsafe {
+            let entry: extern "sysv64" fn(*mut Cpu, *mut Scratch) = std::mem::transmute(self.entry);
+            entry(cpu, scratch);
+        }
+        if scratch.record.faulted != 0 {
+            return Err(ThunkFault {
+                vector: scratch.record.vector as u8,
+                mxcsr: scratch.record.mxcsr,
+            });
+        }
+        if self.flags_written != 0 {
+            cpu.rflags = cpu.rflags & !self.flags_written | scratch.flags & self.flags_written;
+        }
+        Ok(())
+    }
+}
