@@ -107,6 +107,10 @@ pub(crate) mod selector {
     pub(crate) const TSS32_OTHER: u32 = 0x68;
     /// TSS of long mode, two slots wide.
     pub(crate) const TSS64: u32 = 0x70;
+    /// Call gate to a routine of ring 0 that adds.
+    pub(crate) const GATE_ADD: u32 = 0x80;
+    /// Call gate to where ring 0 goes on.
+    pub(crate) const GATE_LEAVE: u32 = 0x88;
 }
 
 /// A segment descriptor (SDM volume 3, 3.4.5). `access` is the type, S, DPL and P byte; `flags`
@@ -121,8 +125,20 @@ pub(crate) fn descriptor(base: u32, limit: u32, access: u8, flags: u8) -> u64 {
         | (base >> 24) << 56
 }
 
-/// The GDT behind the names in [`selector`]; the three TSSs lie at the given addresses.
-pub(crate) fn global_descriptor_table(tss32: u32, tss32_other: u32, tss64: u64) -> Vec<u8> {
+/// A 32-bit call gate for ring 3 (SDM volume 3, 5.8.3).
+pub(crate) fn call_gate(entry: u32, parameters: u8) -> u64 {
+    let (low, high) = (u64::from(entry & 0xFFFF), u64::from(entry >> 16));
+    low | u64::from(selector::CODE32) << 16 | u64::from(parameters) << 32 | 0xEC << 40 | high << 48
+}
+
+/// The GDT behind the names in [`selector`]: the three TSSs lie at the given addresses, and the
+/// two call gates are given.
+pub(crate) fn global_descriptor_table(
+    tss32: u32,
+    tss32_other: u32,
+    tss64: u64,
+    gates: [u64; 2],
+) -> Vec<u8> {
     const FLAT: u32 = 0xF_FFFF;
     let entries: [u64; GDT_SIZE / 8] = [
         0,
@@ -141,12 +157,14 @@ pub(crate) fn global_descriptor_table(tss32: u32, tss32_other: u32, tss64: u64) 
         descriptor(tss32_other, TSS32_SIZE - 1, 0x89, 0x0),
         descriptor(tss64 as u32, TSS64_SIZE - 1, 0x89, 0x0),
         tss64 >> 32,
+        gates[0],
+        gates[1],
     ];
     entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()
 }
 
 /// Size of the GDT, bytes.
-pub(crate) const GDT_SIZE: usize = 16 * 8;
+pub(crate) const GDT_SIZE: usize = 18 * 8;
 
 /// Size of a 32-bit TSS without I/O permission map, bytes.
 pub(crate) const TSS32_SIZE: u32 = 104;

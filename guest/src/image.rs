@@ -53,6 +53,8 @@ impl PowerOff {
 /// climb itself, its exceptions and ring 3 always run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
+    /// Ring 3 and call gates of protected mode.
+    pub call_gates: bool,
     /// A task switch by the processor, in protected mode.
     pub hardware_task_switch: bool,
     /// A virtual-8086 task.
@@ -70,6 +72,7 @@ pub struct Parts {
 impl Default for Parts {
     fn default() -> Self {
         Self {
+            call_gates: true,
             hardware_task_switch: true,
             virtual_8086: true,
             floating_point: true,

@@ -139,14 +139,16 @@ pub(crate) const TABLES_END: u64 = 0x20_7000;
 /// Linear address of the window: 4 KiB pages for experiments with paging.
 pub(crate) const WINDOW: u64 = 0xFFFF_FFFF_C000_0000;
 
-// Tops of stacks, physical; each has 16 KiB or more below it.
+// Tops of stacks, physical; each has a page or more below it.
 
 /// Stack of protected mode.
 pub(crate) const PROTECTED_STACK: u64 = 0x22_4000;
-/// Stack for entries from virtual-8086 mode.
+/// Stack for entries to ring 0, from virtual-8086 mode or ring 3.
 pub(crate) const MONITOR_STACK: u64 = 0x22_8000;
 /// Stack of the hardware task.
 pub(crate) const HARDWARE_TASK_STACK: u64 = 0x22_9000;
+/// Stack of ring 3 in protected mode.
+pub(crate) const CALLER_STACK: u64 = 0x22_A000;
 /// Stack of the 64-bit kernel.
 pub(crate) const KERNEL_STACK: u64 = 0x22_C000;
 /// Interrupt stack 1 of the IST.

@@ -1,7 +1,7 @@
 //! The embedded guest: a small kernel that climbs from real mode to ring 3 of long mode.
 //!
 //! It is loaded by Multiboot 1, drops to real mode, and from there makes its way up by itself:
-//! real mode, unreal mode, protected mode with 32-bit paging, a hardware task switch, a
+//! real mode, unreal mode, protected mode with 32-bit paging, call gates, a task switch, a
 //! virtual-8086 task, long mode, exceptions, ring 3, system calls, and two tasks that the timer
 //! pre-empts. It reports every step as a line on COM1, checks each against the value the manual
 //! promises, and switches the machine off.
@@ -15,6 +15,7 @@
 //! | `entry` | Multiboot's protected mode, and down |
 //! | `real_mode` | segments, the IVT, unreal mode, A20 |
 //! | `protected_mode` | descriptors, gates, 32-bit paging, a task switch |
+//! | `call_gates` | down to ring 3 and up again |
 //! | `virtual_8086` | a real-mode task and its monitor |
 //! | `long_mode` | PAE, EFER, 64-bit code in the high half |
 //! | `processor` | CPUID's own words |
@@ -30,6 +31,7 @@
 
 mod arch;
 mod asm;
+mod call_gates;
 mod compatibility;
 mod computation;
 mod entry;

@@ -3,15 +3,15 @@
 use crate::Error;
 use crate::arch::{
     CR0_PE, CR0_PG, CR4_PSE, EFLAGS_FIXED, EFLAGS_VM, PAGE_LARGE, PAGE_PRESENT, PAGE_WRITE,
-    TSS32_SIZE, global_descriptor_table, interrupt_gate32, mnemonic, pushes_error_code, selector,
-    table_pointer32,
+    TSS32_SIZE, call_gate, global_descriptor_table, interrupt_gate32, mnemonic, pushes_error_code,
+    selector, table_pointer32,
 };
 use crate::asm::{Asm, asm};
 use crate::entry::{self, HEADER_MAGIC};
 use crate::layout::{
     HARDWARE_TASK_STACK, LOAD_BASE, MONITOR_STACK, PAGE_DIRECTORY_32, PROTECTED_STACK,
 };
-use crate::{long_mode, power, serial, virtual_8086};
+use crate::{call_gates, long_mode, power, serial, virtual_8086};
 use iced_x86::code_asm::*;
 
 /// Vectors with a gate in the IDT: those of exceptions, and one for an INT instruction.
@@ -44,6 +44,9 @@ pub(crate) fn section(a: &mut Asm) -> Result<(), Error> {
     segmentation(a)?;
     paging(a)?;
     let parts = a.options().parts;
+    if parts.call_gates {
+        call_gates::excursion(a)?;
+    }
     if parts.hardware_task_switch {
         hardware_task_switch(a)?;
     }
@@ -328,7 +331,13 @@ fn tables(a: &mut Asm) {
     let tss = a.datum("tss", &task_state(MONITOR_STACK as u32, 0, 0, 0));
     let other = if a.options().parts.hardware_task_switch { a.addr32("tss_other") } else { 0 };
     let tss64 = a.addr("kernel/tss");
-    a.datum("gdt", &global_descriptor_table(tss as u32, other, tss64));
+    let gates = if a.options().parts.call_gates {
+        let (add, leave) = (a.addr32("call_gates.add"), a.addr32("call_gates.leave"));
+        [call_gate(add, call_gates::PARAMETERS), call_gate(leave, 0)]
+    } else {
+        [0; 2]
+    };
+    a.datum("gdt", &global_descriptor_table(tss as u32, other, tss64, gates));
 
     let mut gates = Vec::new();
     for vector in 0..VECTORS {

@@ -73,6 +73,7 @@ fn passes_on_the_largest_processor_and_skips_nothing() {
 #[test]
 fn passes_without_its_optional_parts() {
     let parts = Parts {
+        call_gates: false,
         hardware_task_switch: false,
         virtual_8086: false,
         floating_point: false,
