@@ -5,6 +5,7 @@
 
 pub mod acpi_pm;
 pub mod debug;
+pub mod i8042;
 pub mod pic8259;
 pub mod pit8254;
 pub mod reset;

@@ -1,0 +1,92 @@
+//! The controller's translation of scan code set 2, which keyboards speak, into set 1, which PC
+//! software expects since the XT.
+
+use serde::{Deserialize, Serialize};
+
+/// Precedes the code of a key that is released, in set 2.
+const BREAK_PREFIX: u8 = 0xf0;
+/// Set in the code of a key that is released, in set 1.
+const BREAK_BIT: u8 = 0x80;
+
+/// Set 1 codes by set 2 code, for codes below 0x80. Those beyond stand for themselves, but for
+/// two that set 2 ran out of room for.
+#[rustfmt::skip]
+const SET_1: [u8; 128] = [
+    0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29, 0x59,
+    0x65, 0x38, 0x2a, 0x70, 0x1d, 0x10, 0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03, 0x5b,
+    0x67, 0x2e, 0x2d, 0x20, 0x12, 0x05, 0x04, 0x5c, 0x68, 0x39, 0x2f, 0x21, 0x14, 0x13, 0x06, 0x5d,
+    0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5e, 0x6a, 0x72, 0x32, 0x24, 0x16, 0x08, 0x09, 0x5f,
+    0x6b, 0x33, 0x25, 0x17, 0x18, 0x0b, 0x0a, 0x60, 0x6c, 0x34, 0x35, 0x26, 0x27, 0x19, 0x0c, 0x61,
+    0x6d, 0x73, 0x28, 0x74, 0x1a, 0x0d, 0x62, 0x6e, 0x3a, 0x36, 0x1c, 0x1b, 0x75, 0x2b, 0x63, 0x76,
+    0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f,
+    0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,
+];
+
+fn set_1(code: u8) -> u8 {
+    match code {
+        // F7 and Alt+SysRq.
+        0x83 => 0x41,
+        0x84 => 0x54,
+        _ => SET_1.get(usize::from(code)).copied().unwrap_or(code),
+    }
+}
+
+/// Translates a stream of bytes, of which two may become one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Translator {
+    after_break_prefix: bool,
+}
+
+impl Translator {
+    /// The byte that `byte` becomes, or `None` if it only announces the next one.
+    pub(super) fn translate(&mut self, byte: u8) -> Option<u8> {
+        if byte == BREAK_PREFIX {
+            self.after_break_prefix = true;
+            return None;
+        }
+        let break_bit = if std::mem::take(&mut self.after_break_prefix) { BREAK_BIT } else { 0 };
+        Some(set_1(byte) | break_bit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn translate(set_2: &[u8]) -> Vec<u8> {
+        let mut translator = Translator::default();
+        set_2.iter().filter_map(|&byte| translator.translate(byte)).collect()
+    }
+
+    #[test]
+    fn well_known_keys() {
+        // A, Enter, Esc, space, left Ctrl, F7, F12: make and break.
+        for (set_2, set_1) in [
+            (0x1c, 0x1e),
+            (0x5a, 0x1c),
+            (0x76, 0x01),
+            (0x29, 0x39),
+            (0x14, 0x1d),
+            (0x83, 0x41),
+            (0x07, 0x58),
+        ] {
+            assert_eq!(translate(&[set_2, 0xf0, set_2]), [set_1, set_1 | 0x80]);
+        }
+        // Cursor up, extended.
+        assert_eq!(translate(&[0xe0, 0x75, 0xe0, 0xf0, 0x75]), [0xe0, 0x48, 0xe0, 0xc8]);
+    }
+
+    #[test]
+    fn answers_pass_except_the_identifiers_second_byte() {
+        assert_eq!(translate(&[0xfa, 0xaa, 0xfe, 0xee]), [0xfa, 0xaa, 0xfe, 0xee]);
+        assert_eq!(translate(&[0xab, 0x83]), [0xab, 0x41]);
+    }
+
+    #[test]
+    fn no_two_keys_share_a_code() {
+        let mut seen = [false; 256];
+        for code in SET_1 {
+            assert!(!std::mem::replace(&mut seen[usize::from(code)], true), "{code:#x}");
+        }
+    }
+}
