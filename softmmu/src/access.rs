@@ -26,7 +26,7 @@ struct Crossing {
 
 #[inline(always)]
 fn limit<T: Width>() -> u64 {
-    PAGE_SIZE - T::SIZE as u64
+    PAGE_SIZE - u64::from(T::SIZE)
 }
 
 /// The host address on a read hit.
@@ -129,7 +129,7 @@ impl Mmu {
         mut f: impl FnMut(T) -> Option<T>,
     ) -> Result<T, Fault> {
         match write_hit::<T>(self.table, linear) {
-            Some(pointer) if !locked || !splits_line(pointer, T::SIZE) => {
+            Some(pointer) if !locked || !splits_line(pointer, T::SIZE as usize) => {
                 // SAFETY: a hit lies inside a page of RAM.
                 Ok(unsafe { modify_host(pointer, locked, f) })
             }
@@ -204,16 +204,16 @@ impl Mmu {
     #[inline(never)]
     pub(crate) fn load_slow<T: Width>(&mut self, linear: u64, rights: Rights) -> Result<T, Fault> {
         let mut bytes = [0u8; 8];
-        if Self::page_rest(linear) >= T::SIZE {
+        if Self::page_rest(linear) >= T::SIZE as usize {
             let page = self.translate(linear, Access::Read, rights)?;
             if let Some(pointer) = self.ram_ptr(page) {
                 // SAFETY: the operand lies inside one page of RAM.
                 return Ok(unsafe { host::load(pointer) });
             }
-            self.read_translated(page, &mut bytes[..T::SIZE]);
+            self.read_translated(page, &mut bytes[..T::SIZE as usize]);
         } else {
             let pages = self.crossing(linear, Access::Read, rights)?;
-            let (low, high) = bytes[..T::SIZE].split_at_mut(pages.split);
+            let (low, high) = bytes[..T::SIZE as usize].split_at_mut(pages.split);
             self.read_translated(pages.first, low);
             self.read_translated(pages.second, high);
         }
@@ -229,19 +229,19 @@ impl Mmu {
         value: T,
     ) -> Result<(), Fault> {
         let bytes = value.to_u64().to_le_bytes();
-        if Self::page_rest(linear) >= T::SIZE {
+        if Self::page_rest(linear) >= T::SIZE as usize {
             let page = self.translate(linear, Access::Write, rights)?;
             match self.ram_ptr(page) {
                 Some(pointer) if !page.flags.has(PageFlags::ROM) => {
                     // SAFETY: the operand lies inside one page of RAM.
                     unsafe { host::store(pointer, value) };
-                    self.note_write(page.gpa, T::SIZE as u64, page.flags);
+                    self.note_write(page.gpa, u64::from(T::SIZE), page.flags);
                 }
-                _ => self.write_translated(page, &bytes[..T::SIZE]),
+                _ => self.write_translated(page, &bytes[..T::SIZE as usize]),
             }
         } else {
             let pages = self.crossing(linear, Access::Write, rights)?;
-            let (low, high) = bytes[..T::SIZE].split_at(pages.split);
+            let (low, high) = bytes[..T::SIZE as usize].split_at(pages.split);
             self.write_translated(pages.first, low);
             self.write_translated(pages.second, high);
         }
@@ -257,21 +257,21 @@ impl Mmu {
         f: &mut dyn FnMut(T) -> Option<T>,
     ) -> Result<T, Fault> {
         let rights = self.rights;
-        let crosses = Self::page_rest(linear) < T::SIZE;
+        let crosses = Self::page_rest(linear) < T::SIZE as usize;
         let pages = if crosses {
             self.crossing(linear, Access::Write, rights)?
         } else {
             let first = self.translate(linear, Access::Write, rights)?;
-            Crossing { first, second: first, split: T::SIZE }
+            Crossing { first, second: first, split: T::SIZE as usize }
         };
         if !crosses
             && !pages.first.flags.has(PageFlags::ROM)
             && let Some(pointer) = self.ram_ptr(pages.first)
-            && !(locked && splits_line(pointer, T::SIZE))
+            && !(locked && splits_line(pointer, T::SIZE as usize))
         {
             // SAFETY: the operand lies inside one page of RAM.
             let old = unsafe { modify_host(pointer, locked, f) };
-            self.note_write(pages.first.gpa, T::SIZE as u64, pages.first.flags);
+            self.note_write(pages.first.gpa, u64::from(T::SIZE), pages.first.flags);
             return Ok(old);
         }
         // Device memory, ROM, and operands that no single host instruction accesses
@@ -279,7 +279,7 @@ impl Mmu {
         let ram = self.ram.clone();
         let _guard = locked.then(|| ram.split_lock.lock().unwrap_or_else(PoisonError::into_inner));
         let mut bytes = [0u8; 8];
-        let (low, high) = bytes[..T::SIZE].split_at_mut(pages.split);
+        let (low, high) = bytes[..T::SIZE as usize].split_at_mut(pages.split);
         self.read_translated(pages.first, low);
         if crosses {
             self.read_translated(pages.second, high);
@@ -287,7 +287,7 @@ impl Mmu {
         let old = T::from_u64(u64::from_le_bytes(bytes));
         if let Some(new) = f(old) {
             let bytes = new.to_u64().to_le_bytes();
-            let (low, high) = bytes[..T::SIZE].split_at(pages.split);
+            let (low, high) = bytes[..T::SIZE as usize].split_at(pages.split);
             self.write_translated(pages.first, low);
             if crosses {
                 self.write_translated(pages.second, high);

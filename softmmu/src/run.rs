@@ -145,7 +145,7 @@ impl Mmu {
         if count == 0 {
             return Ok(0);
         }
-        let count = count.min(Self::page_rest(linear) / T::SIZE);
+        let count = count.min(Self::page_rest(linear) / T::SIZE as usize);
         if count <= 1 {
             // A single element, or the first one crosses the page.
             return self.store(linear, value).map(|()| 1);
@@ -155,7 +155,7 @@ impl Mmu {
             Some(pointer) if !page.flags.has(PageFlags::ROM) => {
                 // SAFETY: the elements lie inside one page of RAM.
                 unsafe { host::fill_elements(pointer, count, value) };
-                self.note_run(page, (count * T::SIZE) as u64);
+                self.note_run(page, (count * T::SIZE as usize) as u64);
                 Ok(count)
             }
             _ => self.store(linear, value).map(|()| 1),
@@ -169,7 +169,7 @@ impl Mmu {
         if count == 0 {
             return Ok(0);
         }
-        let fits = Self::page_rest(dst).min(Self::page_rest(src)) / T::SIZE;
+        let fits = Self::page_rest(dst).min(Self::page_rest(src)) / T::SIZE as usize;
         let count = count.min(fits);
         if count > 1 {
             let from = self.translate_cached(src, Access::Read, self.rights)?;
@@ -179,7 +179,7 @@ impl Mmu {
             {
                 // SAFETY: both runs lie inside one page of RAM each.
                 unsafe { host::copy_elements::<T>(target, source, count) };
-                self.note_run(to, (count * T::SIZE) as u64);
+                self.note_run(to, (count * T::SIZE as usize) as u64);
                 return Ok(count);
             }
         }

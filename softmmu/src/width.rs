@@ -13,9 +13,9 @@ mod sealed {
 /// An operand of 1, 2, 4 or 8 bytes.
 pub trait Width: sealed::Sealed + Copy + Eq + Ord + Debug + Default + Send + 'static {
     /// Size in bytes.
-    const SIZE: usize;
+    const SIZE: u32;
     /// Size in bits.
-    const BITS: u32 = Self::SIZE as u32 * 8;
+    const BITS: u32 = Self::SIZE * 8;
     /// Zero-extends.
     fn to_u64(self) -> u64;
     /// Truncates.
@@ -25,7 +25,7 @@ pub trait Width: sealed::Sealed + Copy + Eq + Ord + Debug + Default + Send + 'st
 macro_rules! width {
     ($($t:ty)*) => {$(
         impl Width for $t {
-            const SIZE: usize = size_of::<$t>();
+            const SIZE: u32 = size_of::<$t>() as u32;
             #[inline(always)]
             fn to_u64(self) -> u64 {
                 u64::from(self)
