@@ -15,6 +15,7 @@ pub mod mmu;
 pub mod paging;
 pub mod ram;
 pub mod run;
+pub mod second_level;
 pub mod tlb;
 pub mod walk;
 pub mod width;

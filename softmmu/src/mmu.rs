@@ -12,6 +12,7 @@ use crate::exit::ExitRequest;
 use crate::low::LowError;
 use crate::paging::{Access, Leaf, Paging, PagingMode, PagingState, Rights};
 use crate::ram::{GuestRam, PAGE_SIZE, PageFlags};
+use crate::second_level::SecondLevel;
 use crate::tlb::{Fill, Tlb, TlbEntry};
 use crate::walk::Walker;
 
@@ -120,6 +121,7 @@ pub struct Mmu {
     paging: Paging,
     a20: u64,
     tlb: Tlb,
+    second: SecondLevel,
     mailbox: Arc<Mailbox>,
     /// A translation with a protection key other than 0 may be in the first-level TLB.
     keys_cached: bool,
@@ -150,6 +152,7 @@ impl Mmu {
             paging: Paging::new(PagingState::default()),
             a20: u64::MAX,
             tlb,
+            second: SecondLevel::new(),
             mailbox,
             keys_cached: false,
         })
@@ -195,6 +198,7 @@ impl Mmu {
             }
         }
         self.paging = new;
+        self.second.select(new.state.pcid());
         let everything = changed(cr0_old, state.cr0, cr0::PG)
             || changed(cr4_old, state.cr4, cr4::PAE | cr4::PSE | cr4::PGE | cr4::LA57 | cr4::PCIDE)
             || changed(old.state.efer, state.efer, efer::NXE | efer::LMA)
@@ -244,6 +248,7 @@ impl Mmu {
             new.pdpte = self.walker_for(&new).read_pdptes().ok_or(Fault::GP0)?;
         }
         self.paging = new;
+        self.second.select(new.state.pcid());
         let keep = no_flush && new.state.cr4 & cr4::PCIDE != 0;
         if !keep {
             self.flush_pcid(new.state.pcid());
@@ -257,26 +262,35 @@ impl Mmu {
     /// Invalidates everything, global translations and all PCIDs included.
     pub fn flush_all(&mut self) {
         self.stats.flushes += 1;
+        self.second.flush_all();
         self.drop_first_level();
     }
 
     /// Invalidates what is not global, in all PCIDs.
     pub fn flush_non_global(&mut self) {
         self.stats.flushes += 1;
+        self.second.flush_non_global();
         self.drop_local();
     }
 
     /// INVLPG: invalidates the page of `linear` in the current PCID, and global translations
     /// of it.
     pub fn invlpg(&mut self, linear: u64) {
-        self.tlb.drop_region(linear, 1 << 30);
+        let region = self.second.invalidate(linear, self.paging.state.pcid(), true);
+        if region == PAGE_SIZE {
+            self.tlb.drop_page(linear);
+        } else {
+            self.tlb.drop_region(linear, region);
+        }
     }
 
     /// INVPCID.
     pub fn invpcid(&mut self, kind: InvpcidKind, pcid: u16, linear: u64) {
         match kind {
             InvpcidKind::Address if pcid == self.paging.state.pcid() => self.invlpg(linear),
-            InvpcidKind::Address => {}
+            InvpcidKind::Address => {
+                self.second.invalidate(linear, pcid & 0xFFF, false);
+            }
             InvpcidKind::SingleContext => {
                 self.flush_pcid(pcid);
                 if pcid == self.paging.state.pcid() {
@@ -302,8 +316,9 @@ impl Mmu {
         self.tlb.drop_writes();
     }
 
-    fn flush_pcid(&mut self, _pcid: u16) {
+    fn flush_pcid(&mut self, pcid: u16) {
         self.stats.flushes += 1;
+        self.second.flush_pcid(pcid & 0xFFF);
     }
 
     fn drop_first_level(&mut self) {
@@ -339,13 +354,31 @@ impl Mmu {
         rights: Rights,
     ) -> Result<Translated, Fault> {
         self.stats.tlb_misses += 1;
+        if self.paging.mode == PagingMode::None {
+            return Ok(self.enter(linear, Leaf::identity(linear), rights));
+        }
         if !self.canonical(linear) {
             return Err(Fault::GP0);
         }
+        // What is cached may grant an access but never refuse one: a fault always comes from a
+        // walk of the tables as they are.
+        if let Some(leaf) = self.second.lookup(linear)
+            && (access != Access::Write || leaf.dirty())
+            && self.paging.check(leaf, access, rights).is_ok()
+        {
+            self.stats.second_level_hits += 1;
+            return Ok(self.enter(linear, leaf.small(linear), rights));
+        }
         self.stats.walks += 1;
         match self.walker_for(&self.paging).walk(linear, access, rights) {
-            Ok(leaf) => Ok(self.enter(linear, leaf.small(linear), rights)),
+            Ok(leaf) => {
+                self.second.insert(linear, leaf);
+                Ok(self.enter(linear, leaf.small(linear), rights))
+            }
             Err(code) => {
+                // A page fault invalidates what is cached for its address (SDM vol. 3A,
+                // section 4.10.4.1).
+                self.invlpg(linear);
                 self.stats.page_faults += 1;
                 self.fault_address = linear;
                 Err(Fault::page(code))

@@ -400,7 +400,7 @@ impl Drop for GuestRam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{Bytes, GuestMemory};
+    use vm_memory::{Bytes, GuestMemoryBackend};
 
     #[test]
     fn pc_layout_has_its_holes() {
