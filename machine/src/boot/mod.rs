@@ -29,6 +29,8 @@ mod multiboot;
 mod placement;
 mod pvh;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use detect::{ElfClass, Kind, detect};
 pub use entry::{DescriptorTable, Entry, Long64, Protected32, Real16, Segment};

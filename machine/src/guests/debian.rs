@@ -214,6 +214,9 @@ impl<'a> Apt<'a> {
             // As root, apt would download as another user, who may not write here.
             "APT::Sandbox::User=".into(),
             "Acquire::Languages=none".into(),
+            // Lists that desktop programs ask for by the host's configuration.
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".into(),
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".into(),
             "Acquire::http::Timeout=30".into(),
             "Acquire::https::Timeout=30".into(),
             "Acquire::Retries=2".into(),
