@@ -11,3 +11,5 @@ pub mod pit8254;
 pub mod reset;
 pub mod rtc;
 pub mod serial;
+#[cfg(test)]
+mod tests;
