@@ -129,4 +129,6 @@ fn key(facts: &Facts) -> Option<Key> {
 }
 
 #[cfg(test)]
+mod survival;
+#[cfg(test)]
 mod tests;

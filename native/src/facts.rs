@@ -289,7 +289,7 @@ fn in_software(mnemonic: Mnemonic) -> bool {
 /// where it is not needed would only cost time.)
 fn uses_mxcsr(mnemonic: Mnemonic) -> bool {
     /// Beginnings of the names of integer, logical and moving instructions.
-    const WITHOUT: [&str; 25] = [
+    const WITHOUT: [&str; 20] = [
         "P",
         "Mov",
         "And",
@@ -305,16 +305,11 @@ fn uses_mxcsr(mnemonic: Mnemonic) -> bool {
         "Insert",
         "Blend",
         "Broadcast",
-        "Perm",
-        "Extract",
-        "Kmov",
-        "Test",
-        "Zero",
-        "Ker",
+        "Mask",
         "K",
         "Align",
+        "Test",
         "Compress",
-        "Expand",
     ];
     let name = format!("{mnemonic:?}");
     if name.starts_with('F') && !name.starts_with("Fma") {

@@ -56,9 +56,9 @@ impl Emitter<'_> {
         self.load()?;
         self.execute()?;
         self.store()?;
-        self.leave()?;
+        self.leave(false)?;
         let landing = self.length;
-        self.leave()?;
+        self.leave(true)?;
         Ok(landing)
     }
 
@@ -105,12 +105,15 @@ impl Emitter<'_> {
 
     fn load(&mut self) -> Result<(), IcedError> {
         let facts = self.facts;
+        if facts.uses_x87 {
+            // Twice as fast as XRSTOR of the x87 component alone, and XSAVE. It also loads host
+            // registers that the ABI lets us change, and the default MXCSR.
+            let m = self.in_cpu(offset_of!(Cpu, x87));
+            self.put(&Instruction::with1(Code::Fxrstor64_m512byte, m)?)?;
+        }
         if facts.uses_mxcsr {
             let m = self.in_cpu(offset_of!(Cpu, mxcsr));
             self.put(&Instruction::with1(Code::Ldmxcsr_m32, m)?)?;
-        }
-        if facts.uses_x87 {
-            self.x87_area(Code::Xrstor64_mem)?;
         }
         for n in bits(facts.vector_used) {
             let (code, r) = match facts.unit {
@@ -169,7 +172,8 @@ impl Emitter<'_> {
             self.put(&Instruction::with1(Code::Pop_rm64, m)?)?;
         }
         if facts.uses_x87 {
-            self.x87_area(Code::Xsave64_mem)?;
+            let m = self.in_cpu(offset_of!(Cpu, x87));
+            self.put(&Instruction::with1(Code::Fxsave64_m512byte, m)?)?;
         }
         if facts.uses_mxcsr {
             let m = self.in_cpu(offset_of!(Cpu, mxcsr));
@@ -180,9 +184,12 @@ impl Emitter<'_> {
 
     /// Gives the host back what its ABI wants (x87 and MMX empty, default control words, upper
     /// halves clear), then returns.
-    fn leave(&mut self) -> Result<(), IcedError> {
-        if self.facts.uses_x87 {
+    fn leave(&mut self, faulted: bool) -> Result<(), IcedError> {
+        if self.facts.uses_x87 && faulted {
+            // Nothing was saved, and an error may be pending.
             self.put(&Instruction::with(Code::Fninit))?;
+        } else if self.facts.uses_x87 {
+            self.leave_x87()?;
         }
         if self.facts.uses_mxcsr {
             let m = self.in_scratch(offset_of!(Scratch, host_mxcsr));
@@ -198,12 +205,25 @@ impl Emitter<'_> {
         self.put(&Instruction::with(Code::Retnq))
     }
 
-    /// `XRSTOR` or `XSAVE` of the x87 component alone.
-    fn x87_area(&mut self, code: Code) -> Result<(), IcedError> {
-        self.put(&Instruction::with2(Code::Mov_r32_imm32, Register::EAX, 1)?)?;
-        self.put(&Instruction::with2(Code::Xor_r32_rm32, Register::EDX, Register::EDX)?)?;
-        let m = self.in_cpu(offset_of!(Cpu, x87));
-        self.put(&Instruction::with1(code, m)?)
+    /// EMMS and FLDCW take 1 ns against FNINIT's 50, but must not meet a pending error.
+    fn leave_x87(&mut self) -> Result<(), IcedError> {
+        let fsw = offset_of!(Cpu, x87) + offset_of!(X87, fsw);
+        let m = self.in_cpu(fsw);
+        self.put(&Instruction::with2(Code::Test_rm8_imm8, m, 0x80)?)?;
+        let fcw = self.in_scratch(offset_of!(Scratch, host_fcw));
+        let emms = Instruction::with(Code::Emms);
+        let fldcw = Instruction::with1(Code::Fldcw_m2byte, fcw)?;
+        let fninit = Instruction::with(Code::Fninit);
+        let mut sizes = Encoder::new(64);
+        let fast = (sizes.encode(&emms, 0)? + sizes.encode(&fldcw, 0)?) as u64;
+        let slow = sizes.encode(&fninit, 0)? as u64;
+        // Two short jumps of two bytes each.
+        let to_slow = self.address + self.length + 2 + fast + 2;
+        self.put(&Instruction::with_branch(Code::Jne_rel8_64, to_slow)?)?;
+        self.put(&emms)?;
+        self.put(&fldcw)?;
+        self.put(&Instruction::with_branch(Code::Jmp_rel8_64, to_slow + slow)?)?;
+        self.put(&fninit)
     }
 
     fn guest_gpr(&self, host: u32) -> usize {

@@ -6,7 +6,7 @@ use crate::recovery::Record;
 use crate::stub;
 use x86::Cpu;
 use x86::flags;
-use x86::fpu::MXCSR_INIT;
+use x86::fpu::{MXCSR_INIT, X87};
 
 /// What a stub uses besides the guest's registers: the bytes of the memory operand, flags, and
 /// room for the signal handler's notes.
@@ -16,6 +16,7 @@ pub struct Scratch {
     pub(crate) record: Record,
     pub(crate) flags: u64,
     pub(crate) host_mxcsr: u32,
+    pub(crate) host_fcw: u16,
     /// The memory operand: filled before, or found here afterwards.
     pub mem: MemoryBytes,
 }
@@ -32,6 +33,7 @@ impl Default for Scratch {
             record: Record::default(),
             flags: 0,
             host_mxcsr: MXCSR_INIT,
+            host_fcw: X87::INIT.fcw,
             mem: MemoryBytes([0; 64]),
         }
     }
@@ -97,8 +99,8 @@ impl Thunk {
         scratch.record.faulted = 0;
         scratch.flags = cpu.rflags & flags::ARITHMETIC | flags::FIXED_ONE;
         if self.uses_x87 {
-            // XSAVE may have found the initial state and said so, and software changed it since.
-            cpu.x87.xstate_bv = 1;
+            // What the host's MXCSR becomes; the last stub may have left the guest's here.
+            cpu.x87.mxcsr = MXCSR_INIT;
         }
         // SAFETY: the code at `entry` was emitted for this signature. It reads and writes only
         // the two arguments and registers that its ABI lets it, whatever the guest's state: an
