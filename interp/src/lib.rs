@@ -12,6 +12,7 @@ pub mod events;
 pub mod families;
 pub mod flow;
 pub mod io;
+pub mod segmentation;
 pub mod sync;
 pub mod table;
 
