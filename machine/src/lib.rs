@@ -1,4 +1,5 @@
 //! The virtual machine: vCPU run loop, board, boot loaders.
 
 pub mod boot;
+pub mod check;
 pub mod guests;
