@@ -354,7 +354,7 @@ impl Mmu {
                     let (piece, tail) = rest.split_at_mut(bus_size(gpa, rest.len()));
                     self.stats.mmio += 1;
                     self.bus.mmio_read(gpa, piece);
-                    gpa += piece.len() as u64;
+                    gpa = gpa.wrapping_add(piece.len() as u64);
                     rest = tail;
                 }
             }
@@ -379,7 +379,7 @@ impl Mmu {
                     let (piece, tail) = rest.split_at(bus_size(gpa, rest.len()));
                     self.stats.mmio += 1;
                     self.bus.mmio_write(gpa, piece);
-                    gpa += piece.len() as u64;
+                    gpa = gpa.wrapping_add(piece.len() as u64);
                     rest = tail;
                 }
             }

@@ -29,3 +29,6 @@ pub use paging::{Access, PagingMode, PagingState, Rights};
 pub use ram::{GuestRam, PageFlags, RamError, RamRange};
 pub use tlb::{TLB_ENTRIES, TlbEntry};
 pub use width::Width;
+
+#[cfg(test)]
+mod tests;

@@ -202,7 +202,8 @@ impl Walker<'_> {
         if own & G != 0 && self.paging.state.cr4 & cr4::PGE != 0 {
             flags |= Leaf::GLOBAL;
         }
-        if self.paging.keys {
+        if matches!(self.paging.mode, PagingMode::Level4 | PagingMode::Level5) {
+            // Kept even while CR4.PKE is clear: setting it flushes nothing.
             flags |= (own >> KEY_SHIFT & 15) << Leaf::KEY_SHIFT;
         }
         flags
