@@ -15,6 +15,8 @@ pub mod io;
 pub mod segmentation;
 pub mod sync;
 pub mod table;
+#[cfg(test)]
+pub(crate) mod testkit;
 
 pub use engine::{Engine, Exit};
 pub use flow::{Flow, Handler, Select};
