@@ -1,5 +1,19 @@
 //! The virtual machine: vCPU run loop, board, boot loaders.
+#![forbid(unsafe_code)]
 
+pub mod board;
 pub mod boot;
 pub mod check;
+pub mod config;
+pub mod control;
 pub mod guests;
+mod interrupts;
+pub mod machine;
+pub mod stats;
+mod timers;
+pub mod vcpu;
+
+pub use config::{Config, EngineKind, Kernel};
+pub use control::{Control, StopReason};
+pub use machine::{Machine, MachineError, Outcome};
+pub use stats::Stats;

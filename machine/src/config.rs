@@ -1,0 +1,39 @@
+//! What a machine is made of.
+
+use std::io::Write;
+use std::time::Duration;
+
+/// Which engine executes guest code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EngineKind {
+    /// Decoded blocks, interpreted.
+    #[default]
+    Interp,
+}
+
+/// A kernel to boot, with what goes along.
+#[derive(Clone, Debug, Default)]
+pub struct Kernel {
+    /// The file's content.
+    pub image: Vec<u8>,
+    /// Its name, for messages and as word 0 of a Multiboot command line.
+    pub name: String,
+    /// Content of the initial RAM disk, or of the Multiboot module.
+    pub initrd: Option<Vec<u8>>,
+    /// Command line.
+    pub command_line: String,
+}
+
+/// A machine to be built.
+pub struct Config {
+    /// Bytes of RAM, a multiple of 4096.
+    pub memory: u64,
+    /// Which engine.
+    pub engine: EngineKind,
+    /// What to boot.
+    pub kernel: Kernel,
+    /// Where COM1 writes.
+    pub serial_output: Box<dyn Write + Send>,
+    /// Longest run in wall time.
+    pub timeout: Option<Duration>,
+}

@@ -1,0 +1,390 @@
+//! A whole machine: built from a [`Config`], run to its end.
+
+use crate::board::{self, irq, port};
+use crate::boot::{self, ImageError, MemoryMap, Module, Protocol, RegionKind, Request};
+use crate::config::Config;
+use crate::control::{A20Gate, Control, StopReason};
+use crate::interrupts::{Interrupts, IoApicWindow};
+use crate::stats::Stats;
+use crate::timers::{TimerHandle, Timers};
+use crate::vcpu::{ApicTimer, Fabric, KvmClock, Vcpu, VcpuBus, VcpuShared};
+use devices::acpi::{self, AcpiError, BoardInfo, FirmwareTables};
+use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE, LocalApic, LocalApicConfig};
+use devices::legacy::acpi_pm::{self, AcpiPmDevice};
+use devices::legacy::debug::{self, DebugExit, PostCode};
+use devices::legacy::i8042::{self, I8042Device};
+use devices::legacy::pic8259;
+use devices::legacy::pit8254::{self, PitDevice};
+use devices::legacy::reset::{self, ResetControlDevice};
+use devices::legacy::rtc::{self, MemorySizes, RtcDevice};
+use devices::legacy::serial::Serial;
+use devices::{BusDevice, BusError, Clock, HostClock, TimerClient};
+use softmmu::{GuestRam, Mmu, MmuError, RamError, RamRange};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress};
+use x86::Cpu;
+use x86::cpuid::{Feature, Policy};
+
+/// Why a machine could not be built.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// Guest RAM.
+    #[error("guest memory: {0}")]
+    Ram(#[from] RamError),
+    /// The MMU's tables.
+    #[error("software MMU: {0}")]
+    Mmu(#[from] MmuError),
+    /// Two devices at one address.
+    #[error("board: {0}")]
+    Bus(#[from] BusError),
+    /// Firmware tables.
+    #[error("firmware tables: {0}")]
+    Acpi(#[from] AcpiError),
+    /// The kernel.
+    #[error("{name}: {error}")]
+    Kernel {
+        /// The kernel file's name.
+        name: String,
+        /// What is wrong with it.
+        error: ImageError,
+    },
+    /// A size of RAM that cannot be.
+    #[error("{0} bytes of guest memory: give a multiple of 4 KiB from 1 MiB to 512 GiB")]
+    MemorySize(u64),
+    /// Writing the firmware tables.
+    #[error("firmware tables do not fit {0} bytes of guest memory")]
+    NoRoom(u64),
+    /// A host thread.
+    #[error("starting a host thread: {0}")]
+    Thread(std::io::Error),
+}
+
+const MIN_MEMORY: u64 = 1 << 20;
+const MAX_MEMORY: u64 = 512 << 30;
+
+/// A machine ready to run.
+pub struct Machine {
+    vcpus: Vec<Vcpu>,
+    ram: Arc<GuestRam>,
+    control: Arc<Control>,
+    timers: Arc<Timers>,
+    serial: Arc<Mutex<Serial>>,
+    timeout: Option<std::time::Duration>,
+    // Devices that only the bus and the timers reach, kept alive for the timers' weak references.
+    _timer_clients: Vec<Arc<Mutex<dyn TimerClient>>>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Why.
+    pub reason: StopReason,
+    /// Counters.
+    pub stats: Stats,
+}
+
+/// Builds what hangs on the buses.
+struct Builder {
+    clock: Arc<dyn Clock>,
+    timers: Arc<Timers>,
+    control: Arc<Control>,
+    a20: Arc<A20Gate>,
+    clients: Vec<Arc<Mutex<dyn TimerClient>>>,
+}
+
+impl Builder {
+    /// Connects a device to the timer it was built with.
+    fn connect<D: TimerClient + 'static>(&mut self, index: usize, device: &Arc<Mutex<D>>) {
+        let client: Arc<Mutex<dyn TimerClient>> = device.clone();
+        self.timers.connect(index, Arc::downgrade(&client));
+        self.clients.push(client);
+    }
+
+    fn timer(&self) -> (usize, Box<TimerHandle>) {
+        let timer = self.timers.timer();
+        (timer.index(), Box::new(timer))
+    }
+
+    fn shared_vcpu(&mut self, index: usize, policy: &Policy) -> Arc<VcpuShared> {
+        let config = LocalApicConfig {
+            id: index as u32,
+            bootstrap: index == 0,
+            x2apic: policy.has(Feature::X2Apic),
+            tsc_deadline: policy.has(Feature::TscDeadline),
+            physical_address_bits: policy.physical_bits,
+        };
+        let mut apic = LocalApic::new(config);
+        if index == 0 {
+            apic.enter_virtual_wire_mode();
+        }
+        let (timer_index, timer) = self.timer();
+        let shared = Arc::new(VcpuShared::new(index, apic, self.clock.clone(), timer));
+        self.connect(timer_index, &Arc::new(Mutex::new(ApicTimer(shared.clone()))));
+        shared
+    }
+
+    /// The devices of every PC, on `fabric`.
+    fn devices(&mut self, fabric: &Fabric, memory: MemorySizes) -> Result<(), BusError> {
+        let (io, interrupts) = (&fabric.io, &fabric.interrupts);
+        io.insert_ports(pic8259::PORTS, interrupts.pic.clone())?;
+        fabric.mmio.insert(
+            IO_APIC_BASE,
+            0x1000,
+            Arc::new(Mutex::new(IoApicWindow(interrupts.clone()))),
+        )?;
+
+        let (index, timer) = self.timer();
+        let mut pit = PitDevice::new(self.clock.clone(), interrupts.line(irq::PIT), timer);
+        pit.program_as_bios();
+        let pit = Arc::new(Mutex::new(pit));
+        self.connect(index, &pit);
+        io.insert_ports(pit8254::PORTS, pit)?;
+
+        let (index, timer) = self.timer();
+        let mut rtc = RtcDevice::new(self.clock.clone(), interrupts.line(irq::RTC), timer);
+        rtc.set_memory_sizes(memory);
+        let rtc = Arc::new(Mutex::new(rtc));
+        self.connect(index, &rtc);
+        io.insert_ports(rtc::PORTS, rtc)?;
+
+        let (index, timer) = self.timer();
+        let control = self.control.clone();
+        let power_off = Box::new(move || control.stop(StopReason::PowerOff));
+        let pm = AcpiPmDevice::new(self.clock.clone(), interrupts.line(irq::SCI), timer, power_off);
+        let pm = Arc::new(Mutex::new(pm));
+        self.connect(index, &pm);
+        io.insert(u64::from(port::PM_BASE), acpi_pm::BLOCK_BYTES, pm.clone())?;
+        io.insert_ports(acpi_pm::SMI_PORTS, pm)?;
+
+        let control = self.control.clone();
+        let reset = ResetControlDevice::new(Box::new(move |_| control.stop(StopReason::Reset)));
+        io.insert_ports(reset::PORTS, Arc::new(Mutex::new(reset)))?;
+
+        let control = self.control.clone();
+        let a20 = self.a20.clone();
+        let keyboard = I8042Device::new(i8042::Outputs {
+            irq_1: interrupts.line(irq::KEYBOARD),
+            irq_12: interrupts.line(irq::MOUSE),
+            a20: Box::new(move |open| a20.set(open)),
+            // Without firmware there is nobody to take a reset of the CPU alone.
+            reset: Box::new(move |_| control.stop(StopReason::Reset)),
+        });
+        io.insert_ports(i8042::PORTS, Arc::new(Mutex::new(keyboard)))?;
+
+        io.insert_ports(debug::POST_CODE_PORTS, Arc::new(Mutex::new(PostCode::default())))?;
+        let control = self.control.clone();
+        let exit = DebugExit::new(Box::new(move |status| {
+            control.stop(StopReason::DebugExit(status));
+        }));
+        io.insert_ports(debug::DEBUG_EXIT_PORTS, Arc::new(Mutex::new(exit)))?;
+        Ok(())
+    }
+}
+
+fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
+    let leaf1 = policy.query(1, 0, cpu, true);
+    let info = BoardInfo {
+        apic_ids: (0..policy.cpu_count).collect(),
+        processor_signature: leaf1.eax,
+        processor_features: leaf1.edx,
+        local_apic_base: LOCAL_APIC_BASE as u32,
+        io_apic_id: policy.cpu_count as u8,
+        io_apic_base: IO_APIC_BASE as u32,
+        power: acpi::PowerInfo::piix4(port::PM_BASE, irq::SCI),
+        reset: acpi::ResetInfo { port: reset::RESET_PORT as u16, value: reset::RESET_VALUE },
+        serial_ports: vec![acpi::SerialPortInfo { port: port::COM1, irq: irq::COM1 }],
+        keyboard_controller: true,
+        vga: false,
+        hpet: None,
+        firmware_configuration: None,
+        devices: Vec::new(),
+    };
+    acpi::build(&info, acpi::TABLES_BASE, acpi::TABLES_END)
+}
+
+impl Machine {
+    /// Builds a machine and loads its kernel.
+    ///
+    /// # Errors
+    /// [`MachineError`]: what could not be had, or what is wrong with the kernel.
+    pub fn new(config: Config) -> Result<Machine, MachineError> {
+        if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory) || config.memory % 4096 != 0 {
+            return Err(MachineError::MemorySize(config.memory));
+        }
+        let policy = Arc::new(Policy::host(1));
+        let ram = Arc::new(GuestRam::new(&RamRange::pc(config.memory, board::MMIO_START))?);
+        let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
+        let control = Control::new();
+        let mut builder = Builder {
+            timers: Timers::new(clock.clone()),
+            clock: clock.clone(),
+            control: control.clone(),
+            a20: Arc::new(A20Gate::new(control.clone())),
+            clients: Vec::new(),
+        };
+
+        let shared: Vec<_> = (0..policy.cpu_count as usize)
+            .map(|index| builder.shared_vcpu(index, &policy))
+            .collect();
+        control.attach(shared.clone());
+        let interrupts = Interrupts::new(shared.clone(), shared[0].clone());
+        let fabric = Arc::new(Fabric {
+            io: devices::Bus::new(),
+            mmio: devices::Bus::new(),
+            interrupts: interrupts.clone(),
+        });
+        let below_4g = config.memory.min(board::MMIO_START);
+        let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };
+        builder.devices(&fabric, sizes)?;
+
+        let serial = Serial::new(interrupts.line(irq::COM1), config.serial_output);
+        let serial = Arc::new(Mutex::new(serial));
+        let device: Arc<Mutex<dyn BusDevice>> = serial.clone();
+        fabric.io.insert(u64::from(port::COM1), devices::legacy::serial::REGISTERS, device)?;
+
+        let epoch_ns = clock.unix_time_ns().wrapping_sub(clock.now_ns());
+        let mut vcpus = Vec::with_capacity(shared.len());
+        for vcpu in &shared {
+            let bus = VcpuBus {
+                fabric: fabric.clone(),
+                vcpu: vcpu.clone(),
+                kvm_clock: Mutex::new(KvmClock::new(epoch_ns)),
+                ram: ram.clone(),
+            };
+            let mmu = Mmu::new(ram.clone(), Arc::new(bus))?;
+            let mut cpu = Box::new(Cpu::new());
+            cpu.policy = policy.clone();
+            cpu.apic_id = vcpu.index as u32;
+            vcpus.push(Vcpu::new(
+                cpu,
+                mmu,
+                vcpu.clone(),
+                fabric.clone(),
+                control.clone(),
+                builder.a20.clone(),
+            ));
+        }
+
+        let mut machine = Machine {
+            vcpus,
+            ram,
+            control,
+            timers: builder.timers,
+            serial,
+            timeout: config.timeout,
+            _timer_clients: builder.clients,
+        };
+        machine.load(&config.kernel, config.memory, &policy)?;
+        Ok(machine)
+    }
+
+    fn load(
+        &mut self,
+        kernel: &crate::config::Kernel,
+        memory_size: u64,
+        policy: &Policy,
+    ) -> Result<(), MachineError> {
+        let tables = firmware_tables(policy, &self.vcpus[0].cpu)?;
+        let memory = self.ram.guest_memory()?;
+        let mut map = MemoryMap::pc(memory_size, board::MMIO_START);
+        for (address, bytes) in &tables.regions {
+            memory
+                .write_slice(bytes, GuestAddress(*address))
+                .map_err(|_| MachineError::NoRoom(memory_size))?;
+        }
+        map.set(acpi::TABLES_BASE, acpi::TABLES_END - acpi::TABLES_BASE, RegionKind::Reserved);
+        let modules: Vec<Module<'_>> =
+            kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" }).collect();
+        let loaded = boot::load(
+            &memory,
+            &Request {
+                kernel: &kernel.image,
+                name: &kernel.name,
+                command_line: &kernel.command_line,
+                modules: &modules,
+                memory_map: &map,
+                rsdp: Some(tables.rsdp),
+                protocol: Protocol::Best,
+            },
+        )
+        .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })?;
+        self.vcpus[0].enter(&loaded.entry);
+        Ok(())
+    }
+
+    /// The switch that stops the machine, for other threads.
+    pub fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+
+    /// COM1, for input.
+    pub fn serial(&self) -> Arc<Mutex<Serial>> {
+        self.serial.clone()
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// [`MachineError::Thread`] when the host gives no threads.
+    pub fn run(mut self) -> Result<Outcome, MachineError> {
+        let start = Instant::now();
+        let timers = self.timers.clone();
+        let control = self.control.clone();
+        let timeout = self.timeout;
+        std::thread::scope(|scope| {
+            let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+                std::thread::Builder::new()
+                    .name(name.into())
+                    .spawn(body)
+                    .map_err(MachineError::Thread)
+            };
+            let timer_thread = {
+                let timers = timers.clone();
+                spawn("timers", Box::new(move || timers.run()))?
+            };
+            let mut helpers = Vec::new();
+            let watchdog = timeout.map(|limit| Watchdog::start(control.clone(), limit));
+            if let Some((boot, others)) = self.vcpus.split_first_mut() {
+                for vcpu in others {
+                    helpers.push(scope.spawn(move || vcpu.run()));
+                }
+                boot.run();
+            }
+            for helper in helpers {
+                let _ = helper.join();
+            }
+            drop(watchdog);
+            timers.stop();
+            let _ = timer_thread.join();
+            Ok::<(), MachineError>(())
+        })?;
+        let reason = control.reason().unwrap_or(StopReason::Quit);
+        let stats = Stats::collect(&self.vcpus, &self.ram, start.elapsed());
+        Ok(Outcome { reason, stats })
+    }
+}
+
+/// Stops the machine when its time is over, unless dropped before.
+struct Watchdog {
+    cancel: std::sync::mpsc::Sender<()>,
+}
+
+impl Watchdog {
+    fn start(control: Arc<Control>, limit: std::time::Duration) -> Watchdog {
+        let (cancel, cancelled) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            if let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = cancelled.recv_timeout(limit) {
+                control.stop(StopReason::Timeout);
+            }
+        });
+        Watchdog { cancel }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        let _ = self.cancel.send(());
+    }
+}

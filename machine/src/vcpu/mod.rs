@@ -1,0 +1,215 @@
+//! A virtual CPU: its state, its MMU, its engine, and the loop that runs them on a host thread.
+
+mod bus;
+mod entry;
+mod kvmclock;
+mod shared;
+
+pub use bus::Fabric;
+pub(crate) use bus::VcpuBus;
+pub(crate) use kvmclock::KvmClock;
+pub(crate) use shared::ApicTimer;
+pub use shared::{TSC_HZ, VcpuShared};
+
+use crate::control::{A20Gate, Control, StopReason};
+use devices::lock;
+use interp::events::{self, TripleFault};
+use interp::{Engine, Exit, sync};
+use shared::event;
+use softmmu::{ExitRequest, Mmu};
+use std::sync::Arc;
+use x86::cpu::Shadow;
+use x86::{Activity, Cpu, SegReg, Segment};
+
+/// Instructions between two looks at the machine, when nothing asks for one.
+const SLICE: u64 = 1 << 24;
+
+/// Why guest code was left, counted for `--stats`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct ExitCounts {
+    /// HLT with nothing to do: the host thread slept.
+    pub halts: u64,
+    /// External interrupts delivered.
+    pub interrupts: u64,
+    /// Non-maskable interrupts delivered.
+    pub nmis: u64,
+    /// Left because another thread asked.
+    pub requests: u64,
+    /// The instruction slice was over.
+    pub slices: u64,
+}
+
+/// A virtual CPU.
+pub struct Vcpu {
+    /// Registers.
+    pub cpu: Box<Cpu>,
+    /// Memory.
+    pub mmu: Mmu,
+    /// The interpreter.
+    pub engine: Engine,
+    /// Counters.
+    pub exits: ExitCounts,
+    shared: Arc<VcpuShared>,
+    fabric: Arc<Fabric>,
+    control: Arc<Control>,
+    a20: Arc<A20Gate>,
+}
+
+impl Vcpu {
+    pub(crate) fn new(
+        cpu: Box<Cpu>,
+        mmu: Mmu,
+        shared: Arc<VcpuShared>,
+        fabric: Arc<Fabric>,
+        control: Arc<Control>,
+        a20: Arc<A20Gate>,
+    ) -> Vcpu {
+        shared.attach(mmu.exit_request.clone());
+        let mut vcpu = Vcpu {
+            cpu,
+            mmu,
+            engine: Engine::new(),
+            exits: ExitCounts::default(),
+            shared,
+            fabric,
+            control,
+            a20,
+        };
+        vcpu.sync_paging();
+        vcpu
+    }
+
+    /// Runs until the machine stops.
+    pub fn run(&mut self) {
+        while !self.control.is_stopping() {
+            // Cleared before the looks below, so that what comes after them is seen next time.
+            self.mmu.exit_request.clear(ExitRequest::INTERRUPT | ExitRequest::KICK);
+            self.mmu.set_a20(self.a20.is_open());
+            self.handle_events();
+            if let Err(triple) = self.take_interrupt() {
+                self.triple_fault(&triple);
+                return;
+            }
+            match self.cpu.activity {
+                Activity::Running => self.execute(),
+                Activity::Halted | Activity::WaitForSipi => {
+                    self.exits.halts += 1;
+                    self.shared.sleep();
+                }
+                Activity::Shutdown => self.shared.sleep(),
+            }
+        }
+    }
+
+    fn execute(&mut self) {
+        match self.engine.run(&mut self.cpu, &mut self.mmu, SLICE) {
+            Exit::Limit => self.exits.slices += 1,
+            Exit::Request => self.exits.requests += 1,
+            Exit::Stopped => {}
+            Exit::TripleFault(triple) => self.triple_fault(&triple),
+        }
+    }
+
+    fn triple_fault(&mut self, triple: &TripleFault) {
+        self.cpu.activity = Activity::Shutdown;
+        let words = triple.explain(&self.cpu, &mut self.mmu);
+        self.control.stop(StopReason::TripleFault(words));
+    }
+
+    fn handle_events(&mut self) {
+        let events = self.shared.take_events();
+        if events & event::INIT != 0 {
+            self.init_reset();
+        }
+        if events & event::STARTUP != 0 && self.cpu.activity == Activity::WaitForSipi {
+            self.start_up(events as u8);
+        }
+        if events & event::NMI != 0 {
+            if self.cpu.nmi_blocked {
+                // Held until IRET unblocks; the next look finds it again.
+                self.shared.post_nmi_later();
+            } else if self.cpu.activity != Activity::WaitForSipi {
+                self.exits.nmis += 1;
+                self.cpu.activity = Activity::Running;
+                if let Err(triple) = events::nmi(&mut self.cpu, &mut self.mmu) {
+                    self.triple_fault(&triple);
+                }
+            }
+        }
+    }
+
+    /// INIT (SDM vol. 3A, section 9.1 and table 9-1): as RESET, but caches, MSRs, x87 and vector
+    /// state stay. Application processors then wait for a start-up IPI.
+    fn init_reset(&mut self) {
+        lock(&self.shared.apic).init_reset();
+        let fresh =
+            Cpu { policy: self.cpu.policy.clone(), apic_id: self.cpu.apic_id, ..Cpu::new() };
+        let old = std::mem::replace(&mut *self.cpu, fresh);
+        let cpu = &mut *self.cpu;
+        cpu.instructions = old.instructions;
+        cpu.gpr[2] = u64::from(SIGNATURE_IN_EDX);
+        cpu.cr0 = old.cr0 & (x86::control::cr0::CD | x86::control::cr0::NW) | x86::control::cr0::ET;
+        cpu.xcr0 = old.xcr0;
+        cpu.xinuse = old.xinuse;
+        cpu.mxcsr = old.mxcsr;
+        cpu.vector = old.vector;
+        cpu.opmask = old.opmask;
+        cpu.x87 = old.x87;
+        cpu.tsc_offset = old.tsc_offset;
+        cpu.tsc_adjust = old.tsc_adjust;
+        cpu.tsc_aux = old.tsc_aux;
+        cpu.pat = old.pat;
+        cpu.mtrr_def_type = old.mtrr_def_type;
+        cpu.mtrr_fixed = old.mtrr_fixed;
+        cpu.mtrr_variable = old.mtrr_variable;
+        cpu.activity =
+            if self.shared.index == 0 { Activity::Running } else { Activity::WaitForSipi };
+        self.mmu.flush_all();
+        self.sync_paging();
+    }
+
+    /// Tells the MMU of paging registers set from outside guest code.
+    fn sync_paging(&mut self) {
+        // The only error is a bad PDPTE; no state set here has PAE paging on.
+        let _ = sync::paging_changed(&mut self.cpu, &mut self.mmu);
+    }
+
+    /// Start-up IPI: real mode at `vector` × 4096 (SDM vol. 3A, section 8.4.3).
+    fn start_up(&mut self, vector: u8) {
+        let cs = &mut self.cpu.seg[SegReg::CS as usize];
+        *cs = Segment::real(u16::from(vector) << 8, cs.limit, cs.access);
+        self.cpu.rip = 0;
+        self.cpu.activity = Activity::Running;
+        sync::mode_changed(&mut self.cpu, &mut self.mmu);
+    }
+
+    /// Delivers an external interrupt if one is pending and the CPU takes it now. Leaves the
+    /// request bit set if one has to wait, so that the engine stops when it can be taken.
+    fn take_interrupt(&mut self) -> Result<(), Box<TripleFault>> {
+        if !matches!(self.cpu.activity, Activity::Running | Activity::Halted) {
+            return Ok(());
+        }
+        if !self.cpu.interrupts_open() {
+            if self.cpu.activity == Activity::Running
+                && self.fabric.interrupts.is_pending(self.shared.index)
+            {
+                self.mmu.exit_request.set(ExitRequest::INTERRUPT);
+            }
+            return Ok(());
+        }
+        let Some(vector) = self.fabric.interrupts.acknowledge(self.shared.index) else {
+            return Ok(());
+        };
+        self.exits.interrupts += 1;
+        self.cpu.activity = Activity::Running;
+        self.cpu.shadow = Shadow::None;
+        events::external(&mut self.cpu, &mut self.mmu, vector)?;
+        if self.fabric.interrupts.is_pending(self.shared.index) {
+            self.mmu.exit_request.set(ExitRequest::INTERRUPT);
+        }
+        Ok(())
+    }
+}
+
+/// EDX after INIT holds the processor's family, model and stepping; software uses CPUID.
+const SIGNATURE_IN_EDX: u32 = 0x600;
