@@ -8,6 +8,7 @@ pub mod cpio;
 pub mod debian;
 pub mod initramfs;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use debian::{Architecture, FetchError, Package};
@@ -72,11 +73,71 @@ pub struct Skipped {
     reason: FetchError,
 }
 
-/// The files of `guest` for a test, fetched if need be with progress on standard
-/// error. A test that gets [`Skipped`] prints it and returns.
+/// The files of `guest` for a test, fetched if need be. A test that gets
+/// [`Skipped`] has nothing to do but return: the reason was said on standard
+/// error already, past the test runner's capture, so that it is seen.
 ///
 /// # Errors
 /// [`Skipped`], with the reason.
 pub fn available(guest: Guest) -> Result<GuestFiles, Skipped> {
-    fetch(guest, &|line| eprintln!("{line}")).map_err(|reason| Skipped { guest, reason })
+    fetch(guest, &say).map_err(|reason| {
+        let skipped = Skipped { guest, reason };
+        say(&skipped.to_string());
+        skipped
+    })
+}
+
+/// Writes a line to standard error itself: what `eprintln!` writes in a test is
+/// shown only if the test fails.
+fn say(line: &str) {
+    // With nowhere to say it, there is nobody to hear of the failure either.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::initramfs::Initramfs;
+    use super::*;
+    use crate::boot::{Entry, Kind, MemoryMap, Module, Protocol, Request, load};
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    /// A distribution's kernel is a bzImage that this loader takes, and enters
+    /// as its word size asks.
+    fn is_loaded(guest: Guest, wide: bool) {
+        const RAM: u64 = 256 << 20;
+        let Ok(files) = available(guest) else { return };
+        let kernel = std::fs::read(files.kernel).unwrap();
+        let busybox = std::fs::read(files.busybox).unwrap();
+        assert!(busybox.starts_with(&[0x7F, b'E', b'L', b'F', if wide { 2 } else { 1 }]));
+        let initrd = Initramfs::shell(&busybox).build().unwrap();
+        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), RAM as usize)]);
+        let request = Request {
+            kernel: &kernel,
+            name: "vmlinuz",
+            command_line: "console=ttyS0",
+            modules: &[Module { data: &initrd, command_line: "" }],
+            memory_map: &MemoryMap::pc(RAM, 0xC000_0000),
+            rsdp: None,
+            protocol: Protocol::Best,
+        };
+        let loaded = load(&memory.unwrap(), &request).unwrap();
+        assert_eq!(loaded.kind, Kind::BzImage);
+        assert_eq!(matches!(loaded.entry, Entry::Long64(_)), wide);
+        assert!(
+            loaded
+                .placed
+                .iter()
+                .any(|item| { item.what == "initrd" && item.size == initrd.len() as u64 })
+        );
+    }
+
+    #[test]
+    fn debians_cloud_kernel_is_loaded() {
+        is_loaded(Guest::CloudAmd64, true);
+    }
+
+    #[test]
+    fn debians_32_bit_kernel_is_loaded() {
+        is_loaded(Guest::Pae686, false);
+    }
 }
