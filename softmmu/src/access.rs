@@ -195,8 +195,8 @@ impl Mmu {
     fn crossing(&mut self, linear: u64, access: Access, rights: Rights) -> Result<Crossing, Fault> {
         self.stats.page_crossings += 1;
         let split = Self::page_rest(linear);
-        let first = self.translate(linear, access, rights)?;
-        let second = self.translate(self.advance(linear, split as u64), access, rights)?;
+        let first = self.translate_cached(linear, access, rights)?;
+        let second = self.translate_cached(self.advance(linear, split as u64), access, rights)?;
         Ok(Crossing { first, second, split })
     }
 

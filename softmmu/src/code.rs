@@ -8,7 +8,7 @@
 //! decodes anew. So the map needs no reference counts, and a page whose last granule is
 //! rewritten becomes an ordinary page.
 
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::exit::ExitRequest;
@@ -54,6 +54,10 @@ pub(crate) enum CodeEvent {
 pub(crate) struct Mailbox {
     exit: Arc<ExitRequest>,
     events: Mutex<Vec<CodeEvent>>,
+    /// There are events that the vCPU has not acted upon.
+    behind: AtomicBool,
+    /// The vCPU executes nothing, and will read its mail before it does.
+    parked: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -69,6 +73,7 @@ impl Mailbox {
         } else {
             events.push(event);
         }
+        self.behind.store(true, Ordering::SeqCst);
         drop(events);
         self.exit.set(ExitRequest::CODE);
     }
@@ -77,6 +82,23 @@ impl Mailbox {
     pub(crate) fn take(&self) -> Vec<CodeEvent> {
         self.exit.clear(ExitRequest::CODE);
         std::mem::take(&mut *lock(&self.events))
+    }
+
+    /// The vCPU has acted upon what it took.
+    pub(crate) fn done(&self) {
+        let events = lock(&self.events);
+        if events.is_empty() {
+            self.behind.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a store of this vCPU could still miss a mark.
+    fn lags(&self) -> bool {
+        self.behind.load(Ordering::SeqCst) && !self.parked.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_parked(&self, parked: bool) {
+        self.parked.store(parked, Ordering::SeqCst);
     }
 }
 
@@ -92,7 +114,12 @@ pub(crate) struct CodeWatch {
 
 impl CodeWatch {
     pub(crate) fn register(&self, exit: Arc<ExitRequest>) -> Arc<Mailbox> {
-        let mailbox = Arc::new(Mailbox { exit, events: Mutex::new(Vec::new()) });
+        let mailbox = Arc::new(Mailbox {
+            exit,
+            events: Mutex::new(Vec::new()),
+            behind: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+        });
         lock(&self.mailboxes).push(mailbox.clone());
         self.count.fetch_add(1, Ordering::AcqRel);
         mailbox
@@ -101,6 +128,12 @@ impl CodeWatch {
     pub(crate) fn unregister(&self, mailbox: &Arc<Mailbox>) {
         lock(&self.mailboxes).retain(|other| !Arc::ptr_eq(other, mailbox));
         self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether another vCPU than `sender` has yet to act upon a mark.
+    pub(crate) fn others_lag(&self, sender: &Arc<Mailbox>) -> bool {
+        self.count.load(Ordering::Acquire) > 1
+            && lock(&self.mailboxes).iter().any(|other| !Arc::ptr_eq(sender, other) && other.lags())
     }
 
     /// Tells everybody but `sender`.
@@ -171,7 +204,7 @@ impl GuestRam {
         len: u64,
     ) -> Option<CodeWrite> {
         self.set_flags(gpa, PageFlags::DIRTY);
-        if self.code.count.load(Ordering::Relaxed) > 1 {
+        if sender.is_none() || self.code.count.load(Ordering::Relaxed) > 1 {
             // Pairs with the fence of `mark_code_in_page`.
             fence(Ordering::SeqCst);
         }

@@ -214,6 +214,9 @@ impl Mmu {
             if rights_changed || (new.keys && keys_changed) {
                 self.drop_first_level();
             }
+            if rights_changed {
+                self.second.new_epoch();
+            }
             if old.state.cr3 != state.cr3 {
                 self.flush_pcid(new.state.pcid());
                 self.drop_local();
@@ -224,6 +227,7 @@ impl Mmu {
             self.linear_mask = if long { u64::MAX } else { 0xFFFF_FFFF };
         }
         self.set_privilege(self.cpl, self.ac);
+        self.publish_generation();
         Ok(())
     }
 
@@ -256,6 +260,7 @@ impl Mmu {
         if !keep || new.state.pcid() != old_pcid {
             self.drop_local();
         }
+        self.publish_generation();
         Ok(())
     }
 
@@ -264,6 +269,7 @@ impl Mmu {
         self.stats.flushes += 1;
         self.second.flush_all();
         self.drop_first_level();
+        self.publish_generation();
     }
 
     /// Invalidates what is not global, in all PCIDs.
@@ -271,11 +277,18 @@ impl Mmu {
         self.stats.flushes += 1;
         self.second.flush_non_global();
         self.drop_local();
+        self.publish_generation();
     }
 
     /// INVLPG: invalidates the page of `linear` in the current PCID, and global translations
     /// of it.
     pub fn invlpg(&mut self, linear: u64) {
+        self.invalidate(linear);
+        self.second.new_epoch();
+        self.publish_generation();
+    }
+
+    fn invalidate(&mut self, linear: u64) {
         let region = self.second.invalidate(linear, self.paging.state.pcid(), true);
         if region == PAGE_SIZE {
             self.tlb.drop_page(linear);
@@ -290,12 +303,15 @@ impl Mmu {
             InvpcidKind::Address if pcid == self.paging.state.pcid() => self.invlpg(linear),
             InvpcidKind::Address => {
                 self.second.invalidate(linear, pcid & 0xFFF, false);
+                self.second.new_epoch();
+                self.publish_generation();
             }
             InvpcidKind::SingleContext => {
                 self.flush_pcid(pcid);
                 if pcid == self.paging.state.pcid() {
                     self.drop_local();
                 }
+                self.publish_generation();
             }
             InvpcidKind::AllWithGlobals => self.flush_all(),
             InvpcidKind::AllButGlobals => self.flush_non_global(),
@@ -319,6 +335,24 @@ impl Mmu {
     fn flush_pcid(&mut self, pcid: u16) {
         self.stats.flushes += 1;
         self.second.flush_pcid(pcid & 0xFFF);
+    }
+
+    /// Identifies what instruction addresses translate to: while it has the same value, a
+    /// linear address that was fetched from successfully at the same privilege still
+    /// translates to the same physical address. An address space under PCIDs gets its old
+    /// value back when it is loaded again without a flush. Guards links between blocks in
+    /// different pages.
+    pub fn fetch_generation(&self) -> u64 {
+        self.second.generation()
+    }
+
+    /// The host address, below 2 GiB, of a word that holds [`Mmu::fetch_generation`].
+    pub fn fetch_generation_address(&self) -> u32 {
+        self.tlb.generation_address()
+    }
+
+    fn publish_generation(&mut self) {
+        self.tlb.set_generation(self.second.generation());
     }
 
     fn drop_first_level(&mut self) {
@@ -355,7 +389,7 @@ impl Mmu {
     ) -> Result<Translated, Fault> {
         self.stats.tlb_misses += 1;
         if self.paging.mode == PagingMode::None {
-            return Ok(self.enter(linear, Leaf::identity(linear), rights));
+            return Ok(self.enter(linear, Leaf::identity(linear), access, rights));
         }
         if !self.canonical(linear) {
             return Err(Fault::GP0);
@@ -367,18 +401,18 @@ impl Mmu {
             && self.paging.check(leaf, access, rights).is_ok()
         {
             self.stats.second_level_hits += 1;
-            return Ok(self.enter(linear, leaf.small(linear), rights));
+            return Ok(self.enter(linear, leaf.small(linear), access, rights));
         }
         self.stats.walks += 1;
         match self.walker_for(&self.paging).walk(linear, access, rights) {
             Ok(leaf) => {
                 self.second.insert(linear, leaf);
-                Ok(self.enter(linear, leaf.small(linear), rights))
+                Ok(self.enter(linear, leaf.small(linear), access, rights))
             }
             Err(code) => {
                 // A page fault invalidates what is cached for its address (SDM vol. 3A,
                 // section 4.10.4.1).
-                self.invlpg(linear);
+                self.invalidate(linear);
                 self.stats.page_faults += 1;
                 self.fault_address = linear;
                 Err(Fault::page(code))
@@ -387,13 +421,16 @@ impl Mmu {
     }
 
     /// Fills the first-level TLB from the translation of a 4 KiB page.
-    fn enter(&mut self, linear: u64, leaf: Leaf, rights: Rights) -> Translated {
+    fn enter(&mut self, linear: u64, leaf: Leaf, access: Access, rights: Rights) -> Translated {
         let frame = leaf.frame() & self.a20;
         let gpa = frame | linear & 0xFFF;
         let flags = self.ram.flags(frame);
         if flags.has(PageFlags::RAM) {
             let grants = |access| self.paging.check(leaf, access, rights).is_ok();
-            let write = flags.plain() && leaf.dirty() && grants(Access::Write);
+            // Stores through a write tag are not seen one by one, so it needs the page's dirty
+            // flag; a read alone does not set that.
+            let seen = access == Access::Write || flags.has(PageFlags::DIRTY);
+            let write = flags.plain() && leaf.dirty() && seen && grants(Access::Write);
             let fill = Fill {
                 linear,
                 gpa: frame,
@@ -403,7 +440,6 @@ impl Mmu {
                 global: leaf.global(),
             };
             if write {
-                // Stores through the tag are not seen one by one.
                 self.ram.set_flags(frame, PageFlags::DIRTY);
             }
             self.keys_cached |= leaf.key() != 0;
@@ -434,6 +470,9 @@ impl Mmu {
     /// store to one of their 64-byte granules, by any vCPU or device, unmarks the granule and
     /// is reported by [`Mmu::take_code_writes`] on every vCPU; then the engine drops its
     /// blocks there. Ranges may be marked again and overlap.
+    ///
+    /// Other vCPUs lose their write tags when they read their mail. Before the engine decodes
+    /// it waits for that with [`Mmu::wait_for_code_sync`]; alone, it need not.
     pub fn mark_code_range(&mut self, gpa: u64, len: u64) {
         let ram = self.ram.clone();
         for_each_page(gpa, len, |gpa, len| {
@@ -457,6 +496,28 @@ impl Mmu {
                 }
             }
         }
+        self.mailbox.done();
+    }
+
+    /// Waits until no other vCPU can store to a marked page unseen: each has read its mail or
+    /// is parked. Reads the own mail meanwhile, since others may wait for this vCPU.
+    pub fn wait_for_code_sync(&mut self) {
+        while self.ram.code.others_lag(&self.mailbox) {
+            self.sync_code_pages();
+            std::thread::yield_now();
+        }
+    }
+
+    /// Declares that this vCPU executes nothing for a while (HLT, stopped), so that nobody
+    /// waits for it.
+    pub fn park(&self) {
+        self.mailbox.set_parked(true);
+    }
+
+    /// Ends [`Mmu::park`] and reads the mail.
+    pub fn unpark(&mut self) {
+        self.mailbox.set_parked(false);
+        self.sync_code_pages();
     }
 
     /// Takes the list of invalid code and clears `code_dirty`.

@@ -14,7 +14,7 @@ const KEPT_PAGES: usize = 4;
 
 impl Mmu {
     /// Translates for `rights`, through the TLB where it can answer for RAM.
-    fn translate_cached(
+    pub(crate) fn translate_cached(
         &mut self,
         linear: u64,
         access: Access,

@@ -72,6 +72,8 @@ pub(crate) struct SecondLevel {
     next: u32,
     /// The way that the next conflict replaces.
     victim: usize,
+    /// Counts invalidations that are not a fresh number for one address space.
+    epoch: u64,
     /// Regions of large pages cached, here or as fragments in the first level, since
     /// everything was flushed.
     large_regions: Filter,
@@ -102,6 +104,7 @@ impl SecondLevel {
             pcid: 0,
             next: 1,
             victim: 0,
+            epoch: 0,
             large_regions: Filter::default(),
             huge_regions: Filter::default(),
         };
@@ -116,6 +119,7 @@ impl SecondLevel {
             self.large.fill([Entry::default(); WAYS]);
             self.spaces.fill(0);
             // All numbers are free again; the two in use move along.
+            self.epoch += 1;
             self.global = 1;
             self.current = 2;
             self.next = 3;
@@ -126,6 +130,16 @@ impl SecondLevel {
         let number = self.next;
         self.next += 1;
         number
+    }
+
+    /// Makes a new [`SecondLevel::generation`] for every address space.
+    pub(crate) fn new_epoch(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// A number that changes with every invalidation in the current address space.
+    pub(crate) fn generation(&self) -> u64 {
+        self.epoch << SPACE_BITS | u64::from(self.current)
     }
 
     fn space_of(&self, pcid: u16) -> u32 {
@@ -166,6 +180,7 @@ impl SecondLevel {
 
     /// Invalidates everything.
     pub(crate) fn flush_all(&mut self) {
+        self.epoch += 1;
         self.global = self.fresh();
         self.flush_non_global();
         self.large_regions = Filter::default();

@@ -20,7 +20,7 @@ const BUCKETS: usize = 4096;
 const END: u16 = u16::MAX;
 
 /// One entry. A tag of an access that the page does not grant is [`absent`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct TlbEntry {
     /// Tag for data reads.
@@ -50,6 +50,8 @@ pub const fn absent(index: usize) -> u64 {
 #[repr(C)]
 pub struct TlbTables {
     entries: [[TlbEntry; TLB_ENTRIES]; TLB_TABLES],
+    /// `Mmu::fetch_generation`.
+    generation: u64,
 }
 
 /// The tables of a vCPU and what is needed to drop entries.
@@ -111,6 +113,15 @@ impl Tlb {
         self.tables.address() + (rights as usize * TLB_ENTRIES * size_of::<TlbEntry>()) as u32
     }
 
+    /// The host address of the generation word.
+    pub(crate) fn generation_address(&self) -> u32 {
+        self.tables.address() + std::mem::offset_of!(TlbTables, generation) as u32
+    }
+
+    pub(crate) fn set_generation(&mut self, generation: u64) {
+        self.tables.generation = generation;
+    }
+
     fn slot(&self, rights: Rights, linear: u64) -> usize {
         rights as usize * TLB_ENTRIES + index(linear)
     }
@@ -134,7 +145,6 @@ impl Tlb {
     /// Enters a translation in the table for `rights`.
     pub(crate) fn fill(&mut self, rights: Rights, fill: Fill) {
         let slot = self.slot(rights, fill.linear);
-        self.unlink(slot);
         let page = fill.linear & !0xFFF;
         let absent = absent(index(page));
         let tag = |granted| if granted { page } else { absent };
@@ -144,8 +154,14 @@ impl Tlb {
             exec: tag(fill.exec),
             addend: self.base.wrapping_add(fill.gpa).wrapping_sub(page),
         };
-        // SAFETY: slots lie inside the tables, which only this thread uses.
-        unsafe { self.entry(slot).write(entry) };
+        if self.read_entry(slot) != entry {
+            self.unlink(slot);
+            // SAFETY: slots lie inside the tables, which only this thread uses.
+            unsafe { self.entry(slot).write(entry) };
+            if fill.write {
+                self.link(slot, fill.gpa);
+            }
+        }
         let (word, bit) = (slot / 64, 1 << (slot % 64));
         if fill.global {
             self.global[word] |= bit;
@@ -153,9 +169,6 @@ impl Tlb {
         } else {
             self.local[word] |= bit;
             self.global[word] &= !bit;
-        }
-        if fill.write {
-            self.link(slot, fill.gpa);
         }
     }
 

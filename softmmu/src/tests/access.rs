@@ -248,7 +248,7 @@ fn byte_ranges_are_all_or_nothing() {
     assert!(guest.mmu.probe(LINEAR + 0x5000, 0, Access::Write).is_ok());
     // Longer than the translations that are kept.
     for page in 0..8 {
-        guest.map(LINEAR + page * 0x1000, DATA + page * 0x1000 | ALL);
+        guest.map(LINEAR + page * 0x1000, (DATA + page * 0x1000) | ALL);
     }
     guest.mmu.flush_all();
     let data: Vec<u8> = (0..0x7801).map(|n| (n % 253) as u8).collect();

@@ -1,5 +1,7 @@
 //! Stores to pages with cached code.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::code::CodeWrite;
 use crate::exit::ExitRequest;
@@ -76,7 +78,7 @@ fn every_kind_of_store_is_seen() {
     ];
     for (index, store) in stores.into_iter().enumerate() {
         let mut guest = guest();
-        guest.map(LINEAR - 0x1000, CODE + 0x5000 | ALL);
+        guest.map(LINEAR - 0x1000, (CODE + 0x5000) | ALL);
         store(&mut guest.mmu);
         guest.mmu.mark_code_range(CODE, 16);
         store(&mut guest.mmu);
@@ -167,4 +169,49 @@ fn dirty_pages_are_tracked_through_write_tags() {
     guest.mmu.store(LINEAR, 1u8).expect("store");
     assert!(guest.mmu.ram.take_dirty(CODE));
     assert!(guest.mmu.host_span(LINEAR, Access::Write).is_some());
+}
+
+#[test]
+fn waiting_for_other_vcpus_ends_when_they_have_read_their_mail_or_are_parked() {
+    let mut guest = guest();
+    let mut other = guest.second_vcpu();
+    guest.mmu.wait_for_code_sync();
+    guest.mmu.mark_code_range(CODE, 4);
+    let reading = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            reading.store(true, Ordering::SeqCst);
+            other.sync_code_pages();
+        });
+        guest.mmu.wait_for_code_sync();
+        assert!(reading.load(Ordering::SeqCst));
+    });
+    other.park();
+    guest.mmu.mark_code_range(CODE + 0x1000, 4);
+    guest.mmu.wait_for_code_sync();
+    other.store(ALIAS, 0u8).expect("store");
+    other.unpark();
+    assert_eq!(other.exit_request.load(), 0);
+}
+
+#[test]
+fn two_vcpus_that_mark_at_once_do_not_wait_for_each_other_forever() {
+    let mut guest = guest();
+    let mut other = guest.second_vcpu();
+    let churn = |mmu: &mut Mmu, base: u64| {
+        for round in 0..2000u64 {
+            let gpa = base + round % 16 * 0x1000;
+            mmu.mark_code_range(gpa, 4);
+            mmu.wait_for_code_sync();
+            mmu.phys_write(gpa, &[0]);
+            assert!(mmu.code_dirty);
+            mmu.take_code_writes();
+        }
+        mmu.park();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| churn(&mut other, CODE + 0x4_0000));
+        churn(&mut guest.mmu, CODE + 0x8_0000);
+    });
 }

@@ -227,3 +227,48 @@ fn conflicts_in_the_first_level_are_answered_by_the_second() {
         assert_eq!(guest.mmu.stats.walks, 3, "round {round}");
     }
 }
+
+#[test]
+fn the_fetch_generation_changes_with_every_invalidation_and_returns_with_its_pcid() {
+    let mut guest = stale();
+    let first = guest.mmu.fetch_generation();
+    // What translated code compares with is the same number.
+    let published = |mmu: &Mmu| {
+        let word = mmu.fetch_generation_address() as usize as *const u64;
+        // SAFETY: the word lives as long as the MMU.
+        unsafe { word.read_volatile() }
+    };
+    assert_eq!(published(&guest.mmu), first);
+    guest.mmu.load_cr3(ROOT | 2, true).expect("cr3");
+    let second = guest.mmu.fetch_generation();
+    assert_ne!(first, second);
+    assert_eq!(published(&guest.mmu), second);
+    guest.mmu.load_cr3(ROOT | 1, true).expect("cr3");
+    assert_eq!(guest.mmu.fetch_generation(), first);
+    let mut seen = vec![first, second];
+    let invalidations: [fn(&mut Mmu); 8] = [
+        |mmu| mmu.invlpg(LINEAR),
+        |mmu| mmu.flush_all(),
+        |mmu| mmu.flush_non_global(),
+        |mmu| mmu.load_cr3(ROOT | 1, false).expect("cr3"),
+        |mmu| mmu.invpcid(InvpcidKind::Address, 1, LINEAR),
+        |mmu| mmu.invpcid(InvpcidKind::SingleContext, 1, 0),
+        |mmu| mmu.invpcid(InvpcidKind::AllWithGlobals, 0, 0),
+        |mmu| {
+            let state = *mmu.paging();
+            let state = PagingState { cr4: state.cr4 | cr4::SMEP, ..state };
+            mmu.set_paging(&state).expect("paging");
+        },
+    ];
+    for invalidate in invalidations {
+        invalidate(&mut guest.mmu);
+        let now = guest.mmu.fetch_generation();
+        assert!(!seen.contains(&now));
+        assert_eq!(published(&guest.mmu), now);
+        seen.push(now);
+    }
+    // Flushing another PCID leaves this one's number, and changes that one's.
+    let now = guest.mmu.fetch_generation();
+    guest.mmu.invpcid(InvpcidKind::SingleContext, 2, 0);
+    assert_eq!(guest.mmu.fetch_generation(), now);
+}

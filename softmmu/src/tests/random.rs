@@ -112,7 +112,7 @@ impl Pair {
         match op {
             Op::Map { root, page, frame, flags, global, how } => {
                 let linear = PAGES[page];
-                let entry = DATA + frame * 0x1000 | flags | if global { G } else { 0 };
+                let entry = (DATA + frame * 0x1000) | flags | if global { G } else { 0 };
                 let was_large = ROOTS.map(|root| self.is_large(root, linear));
                 let was_global = self.small_entry(root, linear) & G != 0;
                 // A global page is the same in every address space.
