@@ -34,11 +34,8 @@ fn limit<T: Width>() -> u64 {
 fn read_hit<T: Width>(table: *mut TlbEntry, linear: u64) -> Option<*mut u8> {
     // SAFETY: the index is below the table's length; only the vCPU's thread uses the table.
     let entry = unsafe { &*table.add(index(linear)) };
-    if linear ^ entry.read <= limit::<T>() {
-        Some(linear.wrapping_add(entry.addend) as *mut u8)
-    } else {
-        None
-    }
+    let offset = linear ^ entry.read;
+    if offset <= limit::<T>() { Some(entry.page.wrapping_add(offset) as *mut u8) } else { None }
 }
 
 /// The host address on a write hit.
@@ -46,11 +43,8 @@ fn read_hit<T: Width>(table: *mut TlbEntry, linear: u64) -> Option<*mut u8> {
 fn write_hit<T: Width>(table: *mut TlbEntry, linear: u64) -> Option<*mut u8> {
     // SAFETY: the index is below the table's length; only the vCPU's thread uses the table.
     let entry = unsafe { &*table.add(index(linear)) };
-    if linear ^ entry.write <= limit::<T>() {
-        Some(linear.wrapping_add(entry.addend) as *mut u8)
-    } else {
-        None
-    }
+    let offset = linear ^ entry.write;
+    if offset <= limit::<T>() { Some(entry.page.wrapping_add(offset) as *mut u8) } else { None }
 }
 
 /// Reads, modifies and writes a word of RAM. Returns the old value.

@@ -10,6 +10,7 @@ use crate::bus::PhysBus;
 use crate::code::{CodeEvent, CodeWrite, Mailbox, for_each_page};
 use crate::exit::ExitRequest;
 use crate::low::LowError;
+use crate::mapping::MappingChanges;
 use crate::paging::{Access, Leaf, Paging, PagingMode, PagingState, Rights};
 use crate::ram::{GuestRam, PAGE_SIZE, PageFlags};
 use crate::second_level::SecondLevel;
@@ -115,6 +116,8 @@ pub struct Mmu {
     pub linear_mask: u64,
     /// The table for the current privilege.
     pub(crate) table: *mut TlbEntry,
+    /// Which translations may have changed, for engines that link code across pages.
+    pub mapping_changes: MappingChanges,
     pub(crate) rights: Rights,
     cpl: u8,
     ac: bool,
@@ -146,6 +149,7 @@ impl Mmu {
             code_written: Vec::new(),
             linear_mask: 0xFFFF_FFFF,
             table: tlb.table(Rights::Supervisor),
+            mapping_changes: MappingChanges::default(),
             rights: Rights::Supervisor,
             cpl: 0,
             ac: false,
@@ -290,6 +294,7 @@ impl Mmu {
 
     fn invalidate(&mut self, linear: u64) {
         let region = self.second.invalidate(linear, self.paging.state.pcid(), true);
+        self.mapping_changes.region(linear, region);
         if region == PAGE_SIZE {
             self.tlb.drop_page(linear);
         } else {
@@ -357,10 +362,12 @@ impl Mmu {
 
     fn drop_first_level(&mut self) {
         self.keys_cached = false;
+        self.mapping_changes.all();
         self.tlb.drop_all();
     }
 
     fn drop_local(&mut self) {
+        self.mapping_changes.local();
         self.tlb.drop_local();
     }
 
@@ -454,11 +461,17 @@ impl Mmu {
         // SAFETY: the index is below the table's length; only this thread uses the table.
         let entry = unsafe { *self.table.add(crate::tlb::index(linear)) };
         if linear & !0xFFF == entry.exec {
-            let host = linear.wrapping_add(entry.addend);
+            let host = entry.page | linear & 0xFFF;
             return Ok(FetchPage { gpa: host.wrapping_sub(self.ram.base() as u64), ram: true });
         }
         let page = self.translate(linear, Access::Fetch, self.rights)?;
         Ok(FetchPage { gpa: page.gpa, ram: page.flags.has(PageFlags::RAM) })
+    }
+
+    /// Whether the instruction page of `linear`, which [`Mmu::fetch_translate`] has just
+    /// translated, is global: it stays mapped when CR3 changes.
+    pub fn fetch_is_global(&self, linear: u64) -> bool {
+        self.tlb.is_global(self.rights, linear)
     }
 
     /// Marks the whole page of `gpa` as code: see [`Mmu::mark_code_range`], which is better.

@@ -30,7 +30,7 @@ impl Mmu {
         if tag != linear & !(PAGE_SIZE - 1) {
             return self.translate(linear, access, rights);
         }
-        let gpa = linear.wrapping_add(entry.addend).wrapping_sub(self.ram.base() as u64);
+        let gpa = (entry.page | linear & 0xFFF).wrapping_sub(self.ram.base() as u64);
         Ok(Translated { gpa, flags: self.ram.flags(gpa) })
     }
 

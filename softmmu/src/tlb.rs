@@ -30,8 +30,8 @@ pub struct TlbEntry {
     pub write: u64,
     /// Tag for instruction fetches.
     pub exec: u64,
-    /// Host address minus linear address, wrapping.
-    pub addend: u64,
+    /// Host address of the page.
+    pub page: u64,
 }
 
 /// The index of the entry for a linear address.
@@ -139,7 +139,7 @@ impl Tlb {
     fn clear_entry(&self, slot: usize) {
         let tag = absent(slot % TLB_ENTRIES);
         // SAFETY: slots lie inside the tables, which only this thread uses.
-        unsafe { self.entry(slot).write(TlbEntry { read: tag, write: tag, exec: tag, addend: 0 }) };
+        unsafe { self.entry(slot).write(TlbEntry { read: tag, write: tag, exec: tag, page: 0 }) };
     }
 
     /// Enters a translation in the table for `rights`.
@@ -152,7 +152,7 @@ impl Tlb {
             read: tag(fill.read),
             write: tag(fill.write),
             exec: tag(fill.exec),
-            addend: self.base.wrapping_add(fill.gpa).wrapping_sub(page),
+            page: self.base.wrapping_add(fill.gpa),
         };
         if self.read_entry(slot) != entry {
             self.unlink(slot);
@@ -170,6 +170,12 @@ impl Tlb {
             self.local[word] |= bit;
             self.global[word] &= !bit;
         }
+    }
+
+    /// Whether the slot for `linear` holds a global translation.
+    pub(crate) fn is_global(&self, rights: Rights, linear: u64) -> bool {
+        let slot = self.slot(rights, linear);
+        self.global[slot / 64] >> (slot % 64) & 1 != 0
     }
 
     /// Drops one entry if its tag is for this page.
@@ -242,7 +248,7 @@ impl Tlb {
             let current = usize::from(slot);
             slot = self.next[current];
             let entry = self.read_entry(current);
-            if entry.write.wrapping_add(entry.addend) == host {
+            if entry.page == host {
                 self.drop_write(current);
             }
         }
@@ -279,7 +285,7 @@ impl Tlb {
         if entry.write == absent(slot % TLB_ENTRIES) {
             return;
         }
-        let gpa = entry.write.wrapping_add(entry.addend).wrapping_sub(self.base);
+        let gpa = entry.page.wrapping_sub(self.base);
         let (prev, next) = (self.prev[slot], self.next[slot]);
         if prev == END {
             self.heads[bucket(gpa)] = next;

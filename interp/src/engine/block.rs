@@ -12,21 +12,26 @@ const MAX_OPS: usize = 64;
 
 /// A decoded instruction with its handler.
 #[derive(Clone, Copy)]
-pub(crate) struct Op {
-    pub(crate) exec: Handler,
-    pub(crate) insn: Insn,
+pub struct Op {
+    /// Executes it.
+    pub exec: Handler,
+    /// What it is.
+    pub insn: Insn,
 }
 
 /// Instructions that lie one behind the other in one physical page; the only one that may reach
 /// into a second page is a block of its own.
-pub(crate) struct Block {
-    pub(crate) gpa: u64,
-    pub(crate) bits: u32,
+pub struct Block {
+    /// Physical address of the first byte.
+    pub gpa: u64,
+    /// Code size it was decoded for.
+    pub bits: u32,
     /// Length in bytes.
-    pub(crate) len: u16,
+    pub len: u16,
     /// Physical address of the second page, where the single instruction crosses.
-    pub(crate) second_page: Option<u64>,
-    pub(crate) ops: Box<[Op]>,
+    pub second_page: Option<u64>,
+    /// The instructions, in order.
+    pub ops: Box<[Op]>,
 }
 
 /// RIP behind an instruction: 32 bits wide outside 64-bit mode.
@@ -70,12 +75,7 @@ pub(crate) fn decode_one(mmu: &mut Mmu, linear: u64, bits: u32) -> Result<Op, Fa
 ///
 /// # Errors
 /// The fault of fetching the first instruction.
-pub(crate) fn decode_block(
-    mmu: &mut Mmu,
-    linear: u64,
-    gpa: u64,
-    bits: u32,
-) -> Result<Block, Fault> {
+pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<Block, Fault> {
     let room = 0x1000 - (gpa & 0xFFF) as usize;
     let mut page = [0; 0x1000];
     let page = &mut page[..room];

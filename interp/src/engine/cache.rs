@@ -99,9 +99,9 @@ impl BlockCache {
     }
 
     /// Removes the blocks whose bytes the guest (or a device) wrote. Returns their number.
-    pub(crate) fn invalidate_written(&mut self, mmu: &mut Mmu) -> u64 {
+    pub(crate) fn invalidate(&mut self, writes: &[CodeWrite]) -> u64 {
         let mut removed = 0;
-        for write in mmu.take_code_writes() {
+        for &write in writes {
             if write == CodeWrite::EVERYTHING {
                 removed += self.by_address.len() as u64;
                 self.clear();

@@ -1,7 +1,8 @@
 //! The interpreter's engine: cached decoded blocks and the loop that runs them.
 
-mod block;
+pub mod block;
 mod cache;
+mod steps;
 
 use crate::events::{self, TripleFault};
 use crate::flow::Flow;
@@ -99,7 +100,7 @@ impl Engine {
                 self.next_block(cpu, mmu, &mut page)
             };
             if mmu.code_dirty {
-                self.stats.blocks_invalidated += self.cache.invalidate_written(mmu);
+                self.drop_code(&mmu.take_code_writes());
                 page = PageMemo::NONE;
             }
             match result {
@@ -240,13 +241,13 @@ impl Engine {
 
 /// Whether blocks are not exact enough for the next instruction.
 #[inline(always)]
-fn needs_single_step(cpu: &Cpu) -> bool {
+pub fn needs_single_step(cpu: &Cpu) -> bool {
     cpu.stepping || cpu.shadow != Shadow::None || cpu.rflags & flags::RF != 0
 }
 
 /// The linear address of the next instruction.
 #[inline(always)]
-fn code_linear(cpu: &Cpu) -> u64 {
+pub fn code_linear(cpu: &Cpu) -> u64 {
     if cpu.mode == Mode::Long { cpu.rip } else { cpu.cs().base.wrapping_add(cpu.rip) & 0xFFFF_FFFF }
 }
 
