@@ -3,6 +3,7 @@
 //! `real`, `protected` and `long` deliver in their modes; each changes no CPU state before the
 //! last access that can fault. This file holds what is common: DR6 and CR2, RF, escalation.
 
+mod explain;
 mod frame;
 pub(crate) mod iret;
 mod long;

@@ -428,3 +428,38 @@ mod virtual_8086 {
         f.faults(&[0xCD, 0x21], Fault::gp(CONFORMING));
     }
 }
+
+mod post_mortem {
+    use super::*;
+
+    #[test]
+    fn names_the_gate_the_descriptor_and_the_page() {
+        let mut f = Fixture::long(0);
+        f.idt_long(6, gate(FREE, 0xC000, kind::INTERRUPT, 0), 0);
+        f.idt_long(13, gate(LONG0, 0xC000, kind::INTERRUPT & !kind::ABSENT, 0), 0);
+        let triple = raise(&mut f.cpu, &mut f.mmu, Fault::UD).unwrap_err();
+        let text = triple.explain(&f.cpu, &mut f.mmu);
+        assert!(text.contains("at 0x0030:0xb000 in 64-bit mode, CPL 0"), "{text}");
+        assert!(text.contains("GDT entry 0x0080 at 0x1080 = 0x0000000000000000"), "{text}");
+        assert!(text.contains("IDT entry 0xd at 0x20d0"), "{text}");
+        assert!(text.contains("interrupt gate, not present"), "{text}");
+        assert!(text.contains("#DF(0x0): the two before make a double fault"), "{text}");
+        assert!(text.contains("IDT entry 0x8 at 0x2080"), "{text}");
+        assert!(triple.to_string().starts_with("triple fault at 0x0030:0xb000: #UD, then #GP"));
+    }
+
+    #[test]
+    fn walks_the_page_tables() {
+        let mut f = Fixture::long(0);
+        f.cpu.gpr[gpr::RSP] = 0x4000_0000;
+        f.idt_long(6, gate(LONG0, 0xC000, kind::INTERRUPT, 0), 0);
+        let triple = raise(&mut f.cpu, &mut f.mmu, Fault::UD).unwrap_err();
+        let text = triple.explain(&f.cpu, &mut f.mmu);
+        assert!(text.contains("supervisor write at 0x3ffffff8: the page is not present"), "{text}");
+        assert!(
+            text.contains("PML4[0x0] at 0x100000 = 0x101027: present, writable, user"),
+            "{text}"
+        );
+        assert!(text.contains("PD[0x1ff] at 0x102ff8 = 0x0: not present"), "{text}");
+    }
+}

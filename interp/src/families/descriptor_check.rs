@@ -199,3 +199,6 @@ pub const FAMILY: &[Line] = &[
     (Mnemonic::Verr, verr),
     (Mnemonic::Verw, verw),
 ];
+
+#[cfg(test)]
+mod tests;

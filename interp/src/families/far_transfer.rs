@@ -83,3 +83,6 @@ pub(super) fn far_pointer(
 
 /// Registration lines.
 pub const FAMILY: &[Line] = &[(Mnemonic::Retf, retf)];
+
+#[cfg(test)]
+mod tests;

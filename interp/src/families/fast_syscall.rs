@@ -166,3 +166,6 @@ pub const FAMILY: &[Line] = &[
     (Mnemonic::Wrfsbase, wrfsbase),
     (Mnemonic::Wrgsbase, wrgsbase),
 ];
+
+#[cfg(test)]
+mod tests;

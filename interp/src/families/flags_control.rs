@@ -138,3 +138,6 @@ pub const FAMILY: &[Line] = &[
     (Mnemonic::Pushfq, pushf),
     (Mnemonic::Sti, sti),
 ];
+
+#[cfg(test)]
+mod tests;

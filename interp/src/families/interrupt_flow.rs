@@ -62,3 +62,6 @@ pub const FAMILY: &[Line] = &[
     (Mnemonic::Iretd, iret),
     (Mnemonic::Iretq, iret),
 ];
+
+#[cfg(test)]
+mod tests;

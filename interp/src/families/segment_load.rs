@@ -91,3 +91,6 @@ pub const FAMILY: &[Line] = &[
     (Mnemonic::Lgs, |_| |cpu, mmu, insn| far_load(SegReg::GS)(cpu, mmu, insn)),
     (Mnemonic::Lss, |_| |cpu, mmu, insn| far_load(SegReg::SS)(cpu, mmu, insn)),
 ];
+
+#[cfg(test)]
+mod tests;

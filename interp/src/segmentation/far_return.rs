@@ -103,14 +103,13 @@ pub(crate) fn return_stack(
 }
 
 /// Makes the data segments null that privilege level `cpl` must not use (SDM vol. 3A, section
-/// 5.8.6). FS and GS keep their base, which 64-bit code may go on using.
+/// 5.8.6). They keep their base, which matters for FS and GS of 64-bit code.
 pub(crate) fn close_segments(cpu: &mut Cpu, cpl: u8) {
     for register in [SegReg::ES, SegReg::DS, SegReg::FS, SegReg::GS] {
         let segment = &mut cpu.seg[register as usize];
         let conforming = segment.access & (ar::CODE | ar::DC) == ar::CODE | ar::DC;
         if segment.present() && !conforming && cpl > segment.dpl() {
-            segment.access = 0;
-            segment.selector = 0;
+            *segment = Segment { base: segment.base, ..Segment::null(0) };
         }
     }
 }

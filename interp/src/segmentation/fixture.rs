@@ -222,7 +222,8 @@ impl Fixture {
 
     /// Executes one instruction; after a fault RIP is back at it, as the engine does.
     pub(crate) fn exec(&mut self, bytes: &[u8]) -> Result<Flow, Fault> {
-        let insn = decode(bytes, self.cpu.key.bits()).expect("an instruction");
+        // What does not decode is undefined.
+        let insn = decode(bytes, self.cpu.key.bits()).map_err(|_| Fault::UD)?;
         let start = self.cpu.rip;
         self.cpu.rip = start.wrapping_add(u64::from(insn.len));
         let result = table::handler(&insn)(&mut self.cpu, &mut self.mmu, &insn);

@@ -315,3 +315,6 @@ fn data_segment(cpu: &Cpu, mmu: &mut Mmu, selector: u16) -> Result<Segment, Faul
 pub(crate) fn operand_accessible(cpu: &Cpu, target: Descriptor) -> bool {
     cpu.cpl.max(rpl(target.selector)) <= target.dpl()
 }
+
+#[cfg(test)]
+mod tests;
