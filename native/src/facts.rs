@@ -3,7 +3,7 @@
 use crate::features::{Needs, host_has, needs};
 use decoder::Insn;
 use iced_x86::{
-    Code, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    Code, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
     OpCodeTableKind, OpKind, Register,
 };
 
@@ -13,9 +13,9 @@ use iced_x86::{
 pub enum Unit {
     /// x87.
     X87,
-    /// MMX registers, alone or with XMM registers.
+    /// MMX registers.
     Mmx,
-    /// XMM registers by legacy encodings.
+    /// XMM registers by legacy encodings, some of them together with MMX registers.
     Sse,
     /// VEX encodings.
     Vex,
@@ -239,10 +239,10 @@ fn unit(insn: &Instruction) -> Option<Unit> {
                 && (matches!(info.op_code(), 0xD8..=0xDF) || info.op_code() >> 8 >= 0xD8);
             Some(if escape {
                 Unit::X87
-            } else if registers(Register::is_mm) || insn.mnemonic() == Mnemonic::Cvtpi2ps {
-                Unit::Mmx
             } else if registers(Register::is_vector_register) {
                 Unit::Sse
+            } else if registers(Register::is_mm) {
+                Unit::Mmx
             } else {
                 return None;
             })
@@ -349,5 +349,7 @@ fn alignment(facts: &Facts) -> u8 {
 
 /// Whether a thunk could run instructions of this code on a host with every feature.
 pub(crate) fn is_candidate(code: Code) -> bool {
-    needs(code.cpuid_features()).is_some()
+    let features = code.cpuid_features();
+    // CMOVcc is an integer instruction; FCMOVcc needs the x87 as well.
+    needs(features).is_some() && features != [CpuidFeature::CMOV]
 }

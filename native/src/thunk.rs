@@ -64,6 +64,9 @@ pub struct Thunk {
     /// Whether x87 or MMX state is loaded and stored: a pending x87 error comes first.
     pub uses_x87: bool,
     flags_written: u64,
+    /// Whether anything but memory changes: then a memory operand to be written has to be probed
+    /// before the instruction is run.
+    pub changes_registers: bool,
     /// The CPUID features without which the instruction is undefined.
     pub needs: Needs,
 }
@@ -81,6 +84,12 @@ impl Thunk {
             alignment: facts.alignment,
             uses_x87: facts.uses_x87,
             flags_written: facts.flags_written,
+            changes_registers: facts.uses_mxcsr
+                || facts.uses_x87
+                || facts.vector_written != 0
+                || facts.opmask_written != 0
+                || facts.gpr_written != 0
+                || facts.flags_written != 0,
             needs: facts.needs,
         };
         Some((thunk, stub.bytes))

@@ -19,6 +19,14 @@ pub struct Op {
     pub insn: Insn,
 }
 
+impl Op {
+    fn new(mut insn: Insn) -> Op {
+        // Handlers of vector and x87 instructions are selected by what the host makes of them.
+        insn.handle = native::prepare(&insn);
+        Op { exec: table::handler(&insn), insn }
+    }
+}
+
 /// Instructions that lie one behind the other in one physical page; the only one that may reach
 /// into a second page is a block of its own.
 pub struct Block {
@@ -64,7 +72,7 @@ pub(crate) fn decode_one(mmu: &mut Mmu, linear: u64, bits: u32) -> Result<Op, Fa
     let mut bytes = [0; MAX_LENGTH];
     let (valid, fault) = mmu.fetch_bytes(linear, &mut bytes);
     match decode(&bytes[..valid], bits) {
-        Ok(insn) => Ok(Op { exec: table::handler(&insn), insn }),
+        Ok(insn) => Ok(Op::new(insn)),
         Err(DecodeError::NeedMore) => Err(fault.unwrap_or(Fault::GP0)),
         Err(DecodeError::Invalid) => Ok(faulting(undefined, bits)),
         Err(DecodeError::TooLong) => Ok(faulting(general_protection, bits)),
@@ -85,7 +93,7 @@ pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<B
     while ops.len() < MAX_OPS && offset < room {
         let window = &page[offset..(offset + MAX_LENGTH).min(room)];
         let op = match decode(window, bits) {
-            Ok(insn) => Op { exec: table::handler(&insn), insn },
+            Ok(insn) => Op::new(insn),
             Err(DecodeError::NeedMore) if ops.is_empty() => {
                 return decode_crossing(mmu, linear, gpa, bits);
             }
