@@ -148,7 +148,8 @@ impl Kit {
     /// Executes one instruction given as bytes, at the current RIP, without an engine: RIP ends
     /// where the handler leaves it, and a fault is returned instead of delivered.
     pub(crate) fn step(&mut self, bytes: &[u8]) -> Result<Flow, Fault> {
-        let insn = decode(bytes, self.cpu.key.bits()).expect("an instruction");
+        let mut insn = decode(bytes, self.cpu.key.bits()).expect("an instruction");
+        insn.handle = native::prepare(&insn);
         let start = self.cpu.rip;
         self.cpu.rip = start.wrapping_add(u64::from(insn.len));
         let result = table::handler(&insn)(&mut self.cpu, &mut self.mmu, &insn);

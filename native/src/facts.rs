@@ -3,8 +3,8 @@
 use crate::features::{Needs, host_has, needs};
 use decoder::Insn;
 use iced_x86::{
-    Code, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
-    OpCodeTableKind, OpKind, Register,
+    Code, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpCodeTableKind, OpKind, Register,
 };
 
 /// The execution unit an instruction belongs to: which state it works on, and which control bits

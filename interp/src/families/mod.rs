@@ -38,6 +38,8 @@ mod status;
 mod string;
 pub mod system;
 mod unary;
+pub(crate) mod vector;
+pub(crate) mod x87;
 
 /// What a handler returns.
 pub(crate) type Answer = Result<Flow, Fault>;
@@ -72,4 +74,23 @@ pub const ALL: &[&[Line]] = &[
     port_io::FAMILY,
     segment_load::FAMILY,
     system::FAMILY,
+    x87::CONTROL,
+    x87::ARITHMETIC,
+    vector::SOFTWARE,
+    vector::VECTOR_INDEX,
+    vector::MMX,
+    vector::SSE,
+    vector::SSE2,
+    vector::SSE3,
+    vector::SSSE3,
+    vector::SSE4_1,
+    vector::SSE4_2,
+    vector::SSE4A,
+    vector::CRYPTO,
+    vector::AVX,
+    vector::AVX2,
+    vector::F16C,
+    vector::FMA,
+    vector::OPMASK,
+    vector::AVX512,
 ];

@@ -5,7 +5,7 @@
 
 pub(crate) mod available;
 mod gather;
-mod lines;
+pub(crate) mod lines;
 mod masked;
 mod maskmov;
 pub(crate) mod memory;
@@ -21,7 +21,7 @@ use softmmu::Mmu;
 use x86::control::cr4;
 use x86::{Cpu, Fault, Vector};
 
-pub(crate) use lines::FAMILY;
+pub(crate) use lines::*;
 
 /// The handler of an instruction whose definition is the host CPU's.
 pub(crate) fn select(insn: &Insn) -> Handler {
@@ -151,6 +151,3 @@ pub(crate) fn exception(cpu: &mut Cpu, fault: ThunkFault) -> Fault {
         _ => Fault::UD,
     }
 }
-
-#[cfg(test)]
-mod tests;

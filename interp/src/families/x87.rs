@@ -18,7 +18,8 @@ use x86::fpu::X87;
 use x86::{Cpu, Fault, SegReg};
 
 use super::vector::{available, memory};
-pub(crate) use lines::FAMILY;
+pub(crate) use control::emms;
+pub(crate) use lines::{ARITHMETIC, CONTROL};
 
 /// Exception flags of the status word, and their masks in the control word: IE, DE, ZE, OE, UE, PE.
 const EXCEPTIONS: u16 = 0x3F;
@@ -158,6 +159,3 @@ pub(crate) fn enter_mmx(cpu: &mut Cpu) {
 
 /// The code segment register number, for environments.
 const CS: u8 = SegReg::CS as u8;
-
-#[cfg(test)]
-mod tests;

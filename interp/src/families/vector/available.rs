@@ -4,8 +4,8 @@
 use super::super::x87;
 use native::{Thunk, Unit};
 use softmmu::Mmu;
-use x86::cpuid::Feature;
 use x86::control::{cr0, cr4, xcr0};
+use x86::cpuid::Feature;
 use x86::{Cpu, Fault};
 
 /// Checks the conditions of a thunk: #UD, #NM, then a pending x87 error.
@@ -56,8 +56,7 @@ fn unit(cpu: &Cpu, unit: Unit) -> Result<(), Fault> {
 
 #[inline(always)]
 fn vector_extension(cpu: &Cpu, components: u64) -> Result<(), Fault> {
-    let enabled = cpu.is_protected()
-        && cpu.cr4 & cr4::OSXSAVE != 0
-        && cpu.xcr0 & components == components;
+    let enabled =
+        cpu.is_protected() && cpu.cr4 & cr4::OSXSAVE != 0 && cpu.xcr0 & components == components;
     if enabled { Ok(()) } else { Err(Fault::UD) }
 }

@@ -80,9 +80,7 @@ fn gather(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
         let element = i * size..(i + 1) * size;
         if wanted >> i & 1 != 0 {
             let loaded = element_address(cpu, insn, &index, index_size, i, size, Intent::Read)
-                .and_then(|address| {
-                    memory::read(cpu, mmu, address, &mut result[element.clone()])
-                });
+                .and_then(|address| memory::read(cpu, mmu, address, &mut result[element.clone()]));
             if let Err(e) = loaded {
                 fault = Some(e);
                 break;
@@ -107,7 +105,9 @@ fn gather(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
 
 /// Length of the operation in bytes: that of the longer one of index and data.
 fn vector_length(insn: &Insn) -> usize {
-    let wide_index =
-        matches!(insn.code, Code::VEX_Vgatherqps_xmm_vm64y_xmm | Code::VEX_Vpgatherqd_xmm_vm64y_xmm);
+    let wide_index = matches!(
+        insn.code,
+        Code::VEX_Vgatherqps_xmm_vm64y_xmm | Code::VEX_Vpgatherqd_xmm_vm64y_xmm
+    );
     if wide_index || insn.op[0].kind == OpKind::Ymm { 32 } else { 16 }
 }

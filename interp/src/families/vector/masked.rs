@@ -72,8 +72,14 @@ fn touched(insn: &Insn, thunk: &Thunk, opmask: u64) -> (u64, usize) {
             low((opmask & low(count)).count_ones() as usize)
         }
         // One memory element goes to several elements of the destination.
-        _ if insn.to_iced(0).is_broadcast() || format!("{:?}", insn.mnemonic()).contains("roadcast") => {
-            if opmask != 0 { low(count) } else { 0 }
+        _ if insn.to_iced(0).is_broadcast()
+            || format!("{:?}", insn.mnemonic()).contains("roadcast") =>
+        {
+            if opmask != 0 {
+                low(count)
+            } else {
+                0
+            }
         }
         _ => opmask & low(count),
     };
@@ -98,7 +104,8 @@ pub(super) fn gather_scatter(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Resul
         r if r.is_ymm() => OpKind::Ymm,
         _ => OpKind::Xmm,
     };
-    if length(index_kind).max(length(data_operand.kind)) < 64 && !cpu.policy.has(Feature::Avx512Vl) {
+    if length(index_kind).max(length(data_operand.kind)) < 64 && !cpu.policy.has(Feature::Avx512Vl)
+    {
         return Err(Fault::UD);
     }
     let count = (length(index_kind) / index_size).min(length(data_operand.kind) / size);

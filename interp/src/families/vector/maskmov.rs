@@ -162,11 +162,7 @@ fn maskmovdqu(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> 
     Ok(Flow::Next)
 }
 
-pub(super) fn legacy_maskmovdqu(
-    cpu: &mut Cpu,
-    mmu: &mut Mmu,
-    insn: &Insn,
-) -> Result<Flow, Fault> {
+pub(super) fn legacy_maskmovdqu(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     check_unit(cpu, Feature::Sse2, Unit::Sse)?;
     maskmovdqu(cpu, mmu, insn)
 }

@@ -59,12 +59,7 @@ pub(crate) fn read(
 
 /// Writes an operand, all or nothing.
 #[inline]
-pub(crate) fn write(
-    cpu: &mut Cpu,
-    mmu: &mut Mmu,
-    address: u64,
-    bytes: &[u8],
-) -> Result<(), Fault> {
+pub(crate) fn write(cpu: &mut Cpu, mmu: &mut Mmu, address: u64, bytes: &[u8]) -> Result<(), Fault> {
     let size = bytes.len() as u32;
     check_alignment(cpu, address, size)?;
     if bytes.len() > 8 && (address & 0xFFF) + u64::from(size) > 0x1000 {

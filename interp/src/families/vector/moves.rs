@@ -15,13 +15,15 @@ pub(super) fn select(insn: &Insn) -> Option<Handler> {
     Some(match (insn.mnemonic(), to_memory) {
         (Movaps | Movapd | Movdqa | Movups | Movupd | Movdqu | Lddqu, false) => load::<16, false>,
         (Movaps | Movapd | Movdqa | Movups | Movupd | Movdqu, true) => store::<16>,
-        (Vmovaps | Vmovapd | Vmovdqa | Vmovups | Vmovupd | Vmovdqu, _) => match (insn.op, to_memory) {
-            (op, false) if op[0].kind == OpKind::Xmm => load::<16, true>,
-            (op, false) if op[0].kind == OpKind::Ymm => load::<32, true>,
-            (op, true) if op[1].kind == OpKind::Xmm => store::<16>,
-            (op, true) if op[1].kind == OpKind::Ymm => store::<32>,
-            _ => return None,
-        },
+        (Vmovaps | Vmovapd | Vmovdqa | Vmovups | Vmovupd | Vmovdqu, _) => {
+            match (insn.op, to_memory) {
+                (op, false) if op[0].kind == OpKind::Xmm => load::<16, true>,
+                (op, false) if op[0].kind == OpKind::Ymm => load::<32, true>,
+                (op, true) if op[1].kind == OpKind::Xmm => store::<16>,
+                (op, true) if op[1].kind == OpKind::Ymm => store::<32>,
+                _ => return None,
+            }
+        }
         (Movntps | Movntpd | Movntdq, true) => store::<16>,
         (Movsd, true) if insn.op[1].kind == OpKind::Xmm => store::<8>,
         (Movq, true) if insn.op[1].kind == OpKind::Xmm => store::<8>,

@@ -16,7 +16,7 @@ const FCW_WRITABLE: u16 = 0x1F3F;
 const FCW_FIXED: u16 = 0x40;
 
 /// Loads the control word, and with it what counts as an unmasked error.
-pub(in super::super) fn set_control(x87: &mut X87, value: u16) {
+pub(crate) fn set_control(x87: &mut X87, value: u16) {
     x87.fcw = value & FCW_WRITABLE | FCW_FIXED;
     update_error(x87);
 }
@@ -94,7 +94,7 @@ pub(super) fn obsolete(cpu: &mut Cpu, _: &mut Mmu, _: &Insn) -> Result<Flow, Fau
 }
 
 /// EMMS: leaves MMX state, all tags empty.
-pub(in super::super) fn emms(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
+pub(crate) fn emms(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
     let (mmx, unit) = (x86::cpuid::Feature::Mmx, native::Unit::Mmx);
     super::available::check_unit(cpu, mmx, unit)?;
     check_pending(cpu, mmu)?;
