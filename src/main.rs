@@ -1,3 +1,29 @@
-//! The `ringshift` command line.
+//! The `ringshift` command line: arguments, the terminal, exit statuses. Everything else is in the
+//! crates below it.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod check;
+mod cli;
+mod console;
+mod demo;
+mod run;
+mod session;
+mod status;
+mod terminal;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check => check::run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("ringshift: {error:#}");
+        ExitCode::from(status::USAGE)
+    })
+}

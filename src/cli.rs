@@ -1,0 +1,179 @@
+//! The arguments.
+
+use crate::status;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Runs x86 operating systems in an ordinary process: no root, no VT-x, no /dev/kvm.
+#[derive(Debug, Parser)]
+#[command(name = "ringshift", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boot a kernel
+    #[command(after_help = status::HELP)]
+    Run(Box<RunArgs>),
+    /// Show a guest at work: a small kernel built in, or Linux
+    Demo(Box<DemoArgs>),
+    /// Say what this host offers and what Ringshift makes of it
+    Check,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Kernel: a Linux bzImage, or an ELF file with a PVH note or a Multiboot header
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// Initial RAM disk, or the module of a Multiboot kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(crate) initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
+    pub(crate) append: String,
+    /// The first serial port: the terminal, nothing, or a file to write
+    #[arg(
+        long,
+        value_name = "stdio|none|file:PATH",
+        default_value = "stdio",
+        value_parser = parse_serial,
+        hide_default_value = true
+    )]
+    pub(crate) serial: Serial,
+    /// End when the guest resets, rather than boot again
+    #[arg(long)]
+    pub(crate) no_reboot: bool,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The guest (default: the built-in kernel)
+    #[arg(value_enum)]
+    pub(crate) guest: Option<DemoGuest>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoGuest {
+    /// Debian's kernel and busybox, fetched with apt, to a shell
+    Linux,
+}
+
+/// What `run` and `demo` have in common.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// Guest memory in bytes, or with a suffix K, M or G
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "512M",
+        value_parser = parse_size
+    )]
+    pub(crate) memory: u64,
+    /// What executes guest code
+    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    pub(crate) engine: Engine,
+    /// Stop after this much time
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print counters at the end, on standard error
+    #[arg(long)]
+    pub(crate) stats: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// Interpret decoded blocks
+    Interp,
+    /// Translate hot blocks
+    Jit,
+}
+
+/// The host's end of the first serial port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Serial {
+    /// Standard input and output.
+    Stdio,
+    /// Output is dropped, there is no input.
+    None,
+    /// Output goes to a file, there is no input.
+    File(PathBuf),
+}
+
+fn parse_serial(text: &str) -> Result<Serial, String> {
+    match text.split_once(':') {
+        None if text == "stdio" => Ok(Serial::Stdio),
+        None if text == "none" => Ok(Serial::None),
+        Some(("file", path)) if !path.is_empty() => Ok(Serial::File(path.into())),
+        _ => Err("give stdio, none or file:PATH".into()),
+    }
+}
+
+/// A size in bytes: a number, or one with a suffix K, M or G for powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "give a number of bytes, or one with K, M or G".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "this is more than 64 bits can say".to_owned())
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("give a number of seconds above 0".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("1048576"), Ok(1 << 20));
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("2g"), Ok(2 << 30));
+        assert_eq!(parse_size("640K"), Ok(640 << 10));
+        for wrong in ["", "M", "-1", "1.5G", "12Q", "é", "99999999999G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn seconds() {
+        assert_eq!(parse_seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_seconds("0.25"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "0", "-1", "nan", "inf", "1e300", "soon"] {
+            assert!(parse_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn serial_targets() {
+        assert_eq!(parse_serial("stdio"), Ok(Serial::Stdio));
+        assert_eq!(parse_serial("none"), Ok(Serial::None));
+        assert_eq!(parse_serial("file:a:b"), Ok(Serial::File("a:b".into())));
+        for wrong in ["", "file:", "file", "pty", "stdio:"] {
+            assert!(parse_serial(wrong).is_err(), "{wrong}");
+        }
+    }
+}

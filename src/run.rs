@@ -1,0 +1,54 @@
+//! `ringshift run`: boots a kernel from files.
+
+use crate::cli::RunArgs;
+use crate::session::{self, Session};
+use crate::status;
+use anyhow::{Context, Result, bail};
+use machine::config::Kernel;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
+    let Some(path) = &args.kernel else {
+        bail!("nothing to boot: give --kernel FILE, or try `ringshift demo`, which needs no file");
+    };
+    let limit = args.machine.memory;
+    let image = read(path, "kernel", limit)?;
+    let initrd = match &args.initrd {
+        Some(path) => Some(read(path, "initrd", limit)?),
+        None => None,
+    };
+    let end = Session {
+        kernel: Kernel {
+            image,
+            name: path.display().to_string(),
+            initrd,
+            command_line: args.append.clone(),
+        },
+        machine: &args.machine,
+        serial: args.serial.clone(),
+        no_reboot: args.no_reboot,
+        copy: None,
+    }
+    .run()?;
+    session::report(&end);
+    Ok(ExitCode::from(status::of(&end)))
+}
+
+/// Reads a file that must fit `limit` bytes of guest memory: the path may name a pipe or a device
+/// without end.
+fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
+    let name = || format!("{what} {}", path.display());
+    let file = File::open(path).with_context(name)?;
+    let mut content = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut content).with_context(name)?;
+    if content.is_empty() {
+        bail!("{}: the file is empty", name());
+    }
+    if content.len() as u64 > limit {
+        bail!("{}: larger than the {limit} bytes of guest memory (see --memory)", name());
+    }
+    Ok(content)
+}

@@ -1,0 +1,69 @@
+//! A guest from its first boot to its end: the console around it, resets, and what is said about
+//! it afterwards.
+
+use crate::cli::{Engine, MachineArgs, Serial};
+use crate::console::{Console, Copy};
+use anyhow::{Context, Result, bail};
+use machine::{Config, EngineKind, Kernel, Machine, StopReason};
+use std::time::{Duration, Instant};
+
+/// What to run, and how.
+pub(crate) struct Session<'a> {
+    pub(crate) kernel: Kernel,
+    pub(crate) machine: &'a MachineArgs,
+    pub(crate) serial: Serial,
+    pub(crate) no_reboot: bool,
+    /// Where a copy of the guest's output goes.
+    pub(crate) copy: Option<Copy>,
+}
+
+impl Session<'_> {
+    /// Runs the guest, again after each reset, until something else ends it. A signal that asked
+    /// the process to end is carried out here.
+    pub(crate) fn run(self) -> Result<StopReason> {
+        let engine = engine(self.machine.engine)?;
+        let deadline = self.machine.timeout.map(|time| Instant::now() + time);
+        let console = Console::open(&self.serial, self.copy)?;
+        let reason = loop {
+            let machine = Machine::new(Config {
+                memory: self.machine.memory,
+                engine,
+                kernel: self.kernel.clone(),
+                serial_output: console.line(),
+                // An expired deadline stops the next machine at once.
+                timeout: deadline
+                    .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
+            })?;
+            console.attach(&machine);
+            let outcome = machine.run()?;
+            console.drain();
+            if self.machine.stats {
+                eprint!("{}", outcome.stats);
+            }
+            match outcome.reason {
+                StopReason::Reset if !self.no_reboot => {}
+                reason => break reason,
+            }
+        };
+        console.close().context("standard output")?;
+        Ok(reason)
+    }
+}
+
+fn engine(engine: Engine) -> Result<EngineKind> {
+    match engine {
+        Engine::Interp => Ok(EngineKind::Interp),
+        Engine::Jit => bail!(
+            "--engine jit: the translator is not available in this build; use --engine interp"
+        ),
+    }
+}
+
+/// Says on standard error why the guest ended, where the guest cannot have said it itself.
+pub(crate) fn report(reason: &StopReason) {
+    match reason {
+        StopReason::TripleFault(words) => eprintln!("ringshift: triple fault\n{words}"),
+        StopReason::Timeout => eprintln!("ringshift: the timeout passed"),
+        StopReason::PowerOff | StopReason::Reset | StopReason::DebugExit(_) | StopReason::Quit => {}
+    }
+}
