@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::exit::ExitRequest;
+use crate::mmu::Mmu;
 use crate::ram::{GuestRam, PAGE_SIZE, PageFlags};
 
 /// Bytes per granule of the code map.
@@ -238,6 +239,91 @@ impl GuestRam {
         for_each_page(gpa, len, |gpa, len| {
             self.note_write_in_page(None, gpa, len);
         });
+    }
+}
+
+impl Mmu {
+    /// Marks the whole page of `gpa` as code: see [`Mmu::mark_code_range`], which is better.
+    pub fn mark_code(&mut self, gpa: u64) {
+        self.mark_code_range(gpa & !(PAGE_SIZE - 1), PAGE_SIZE);
+    }
+
+    /// Marks `len` bytes at `gpa` as cached code, before the engine decodes them. A later
+    /// store to one of their 64-byte granules, by any vCPU or device, unmarks the granule and
+    /// is reported by [`Mmu::take_code_writes`] on every vCPU; then the engine drops its
+    /// blocks there. Ranges may be marked again and overlap.
+    ///
+    /// Other vCPUs lose their write tags when they read their mail. Before the engine decodes
+    /// it waits for that with [`Mmu::wait_for_code_sync`]; alone, it need not.
+    pub fn mark_code_range(&mut self, gpa: u64, len: u64) {
+        let ram = self.ram.clone();
+        for_each_page(gpa, len, |gpa, len| {
+            if ram.mark_code_in_page(&self.mailbox, gpa, len) {
+                self.tlb.drop_writes_to(gpa);
+            }
+        });
+    }
+
+    /// Reads the mail of other vCPUs and devices about code. The engine calls it when
+    /// [`ExitRequest::CODE`] is set, and then looks at `code_dirty`.
+    pub fn sync_code_pages(&mut self) {
+        for event in self.mailbox.take() {
+            match event {
+                CodeEvent::Marked(gpa) => self.tlb.drop_writes_to(gpa),
+                CodeEvent::Written(write) => {
+                    if write == CodeWrite::EVERYTHING {
+                        self.tlb.drop_writes();
+                    }
+                    self.report_code_write(write);
+                }
+            }
+        }
+        self.mailbox.done();
+    }
+
+    /// Waits until no other vCPU can store to a marked page unseen: each has read its mail or
+    /// is parked. Reads the own mail meanwhile, since others may wait for this vCPU.
+    pub fn wait_for_code_sync(&mut self) {
+        while self.ram.code.others_lag(&self.mailbox) {
+            self.sync_code_pages();
+            std::thread::yield_now();
+        }
+    }
+
+    /// Declares that this vCPU executes nothing for a while (HLT, stopped), so that nobody
+    /// waits for it.
+    pub fn park(&self) {
+        self.mailbox.set_parked(true);
+    }
+
+    /// Ends [`Mmu::park`] and reads the mail.
+    pub fn unpark(&mut self) {
+        self.mailbox.set_parked(false);
+        self.sync_code_pages();
+    }
+
+    /// Takes the list of invalid code and clears `code_dirty`.
+    pub fn take_code_writes(&mut self) -> Vec<CodeWrite> {
+        self.code_dirty = false;
+        std::mem::take(&mut self.code_written)
+    }
+
+    fn report_code_write(&mut self, write: CodeWrite) {
+        self.stats.code_writes += 1;
+        self.code_dirty = true;
+        if self.code_written.last() != Some(&write) {
+            self.code_written.push(write);
+        }
+    }
+
+    /// After a store on the slow path to `len` bytes of RAM within one page.
+    pub(crate) fn note_write(&mut self, gpa: u64, len: u64, flags: PageFlags) {
+        if flags.has(PageFlags::HAS_CODE) {
+            self.stats.code_page_stores += 1;
+        }
+        if let Some(write) = self.ram.note_write_in_page(Some(&self.mailbox), gpa, len) {
+            self.report_code_write(write);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod access;
 pub mod bus;
 pub mod code;
 pub mod exit;
+pub mod flush;
 pub mod host;
 pub mod low;
 pub mod mapping;
@@ -18,18 +19,21 @@ pub mod ram;
 pub mod run;
 pub mod second_level;
 pub mod tlb;
+pub mod trace;
 pub mod walk;
 pub mod width;
 
 pub use bus::{MsrResult, NullBus, PhysBus};
 pub use code::CodeWrite;
 pub use exit::ExitRequest;
+pub use flush::InvpcidKind;
 pub use low::{LowBox, LowError};
 pub use mapping::MappingChanges;
-pub use mmu::{FetchPage, InvpcidKind, Mmu, MmuError, MmuStats};
+pub use mmu::{FetchPage, Mmu, MmuError, MmuStats};
 pub use paging::{Access, PagingMode, PagingState, Rights};
 pub use ram::{GuestRam, PageFlags, RamError, RamRange};
 pub use tlb::{TLB_ENTRIES, TlbEntry};
+pub use trace::{WalkStep, WalkTrace};
 pub use width::Width;
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use x86::Fault;
 use x86::control::{cr0, cr4, efer};
 
 use crate::bus::PhysBus;
-use crate::code::{CodeEvent, CodeWrite, Mailbox, for_each_page};
+use crate::code::{CodeWrite, Mailbox};
 use crate::exit::ExitRequest;
 use crate::low::LowError;
 use crate::mapping::MappingChanges;
 use crate::paging::{Access, Leaf, Paging, PagingMode, PagingState, Rights};
-use crate::ram::{GuestRam, PAGE_SIZE, PageFlags};
+use crate::ram::{GuestRam, PageFlags};
 use crate::second_level::SecondLevel;
 use crate::tlb::{Fill, Tlb, TlbEntry};
 use crate::walk::Walker;
@@ -46,32 +46,6 @@ pub struct MmuStats {
     pub code_page_stores: u64,
     /// Of these, stores that hit cached code.
     pub code_writes: u64,
-}
-
-/// INVPCID types (SDM vol. 2A, INVPCID).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InvpcidKind {
-    /// Type 0: one address of one PCID, global translations excepted.
-    Address,
-    /// Type 1: one PCID, global translations excepted.
-    SingleContext,
-    /// Type 2: everything.
-    AllWithGlobals,
-    /// Type 3: all PCIDs, global translations excepted.
-    AllButGlobals,
-}
-
-impl InvpcidKind {
-    /// Decodes the register operand; `None` is #GP(0).
-    pub fn from_operand(operand: u64) -> Option<InvpcidKind> {
-        match operand {
-            0 => Some(InvpcidKind::Address),
-            1 => Some(InvpcidKind::SingleContext),
-            2 => Some(InvpcidKind::AllWithGlobals),
-            3 => Some(InvpcidKind::AllButGlobals),
-            _ => None,
-        }
-    }
 }
 
 /// Where an instruction lies in memory.
@@ -121,13 +95,13 @@ pub struct Mmu {
     pub(crate) rights: Rights,
     cpl: u8,
     ac: bool,
-    paging: Paging,
+    pub(crate) paging: Paging,
     a20: u64,
-    tlb: Tlb,
-    second: SecondLevel,
-    mailbox: Arc<Mailbox>,
+    pub(crate) tlb: Tlb,
+    pub(crate) second: SecondLevel,
+    pub(crate) mailbox: Arc<Mailbox>,
     /// A translation with a protection key other than 0 may be in the first-level TLB.
-    keys_cached: bool,
+    pub(crate) keys_cached: bool,
 }
 
 // SAFETY: the raw pointer is into the TLB that the Mmu owns.
@@ -245,84 +219,6 @@ impl Mmu {
         self.table = self.tlb.table(self.rights);
     }
 
-    /// MOV to CR3 (SDM vol. 3A, section 4.10.4.1). `no_flush` is bit 63 of the source, which
-    /// counts only under CR4.PCIDE; `cr3` comes without it. `Err` is #GP(0) because a PDPTE of
-    /// PAE paging has a reserved bit set; nothing has changed then.
-    pub fn load_cr3(&mut self, cr3: u64, no_flush: bool) -> Result<(), Fault> {
-        let old_pcid = self.paging.state.pcid();
-        let mut new = self.paging;
-        new.state.cr3 = cr3;
-        if new.mode == PagingMode::Pae {
-            new.pdpte = self.walker_for(&new).read_pdptes().ok_or(Fault::GP0)?;
-        }
-        self.paging = new;
-        self.second.select(new.state.pcid());
-        let keep = no_flush && new.state.cr4 & cr4::PCIDE != 0;
-        if !keep {
-            self.flush_pcid(new.state.pcid());
-        }
-        if !keep || new.state.pcid() != old_pcid {
-            self.drop_local();
-        }
-        self.publish_generation();
-        Ok(())
-    }
-
-    /// Invalidates everything, global translations and all PCIDs included.
-    pub fn flush_all(&mut self) {
-        self.stats.flushes += 1;
-        self.second.flush_all();
-        self.drop_first_level();
-        self.publish_generation();
-    }
-
-    /// Invalidates what is not global, in all PCIDs.
-    pub fn flush_non_global(&mut self) {
-        self.stats.flushes += 1;
-        self.second.flush_non_global();
-        self.drop_local();
-        self.publish_generation();
-    }
-
-    /// INVLPG: invalidates the page of `linear` in the current PCID, and global translations
-    /// of it.
-    pub fn invlpg(&mut self, linear: u64) {
-        self.invalidate(linear);
-        self.second.new_epoch();
-        self.publish_generation();
-    }
-
-    fn invalidate(&mut self, linear: u64) {
-        let region = self.second.invalidate(linear, self.paging.state.pcid(), true);
-        self.mapping_changes.region(linear, region);
-        if region == PAGE_SIZE {
-            self.tlb.drop_page(linear);
-        } else {
-            self.tlb.drop_region(linear, region);
-        }
-    }
-
-    /// INVPCID.
-    pub fn invpcid(&mut self, kind: InvpcidKind, pcid: u16, linear: u64) {
-        match kind {
-            InvpcidKind::Address if pcid == self.paging.state.pcid() => self.invlpg(linear),
-            InvpcidKind::Address => {
-                self.second.invalidate(linear, pcid & 0xFFF, false);
-                self.second.new_epoch();
-                self.publish_generation();
-            }
-            InvpcidKind::SingleContext => {
-                self.flush_pcid(pcid);
-                if pcid == self.paging.state.pcid() {
-                    self.drop_local();
-                }
-                self.publish_generation();
-            }
-            InvpcidKind::AllWithGlobals => self.flush_all(),
-            InvpcidKind::AllButGlobals => self.flush_non_global(),
-        }
-    }
-
     /// The A20 gate: closed, physical address bit 20 reads as zero.
     pub fn set_a20(&mut self, open: bool) {
         let mask = if open { u64::MAX } else { !(1 << 20) };
@@ -337,42 +233,12 @@ impl Mmu {
         self.tlb.drop_writes();
     }
 
-    fn flush_pcid(&mut self, pcid: u16) {
-        self.stats.flushes += 1;
-        self.second.flush_pcid(pcid & 0xFFF);
-    }
-
-    /// Identifies what instruction addresses translate to: while it has the same value, a
-    /// linear address that was fetched from successfully at the same privilege still
-    /// translates to the same physical address. An address space under PCIDs gets its old
-    /// value back when it is loaded again without a flush. Guards links between blocks in
-    /// different pages.
-    pub fn fetch_generation(&self) -> u64 {
-        self.second.generation()
-    }
-
-    /// The host address, below 2 GiB, of a word that holds [`Mmu::fetch_generation`].
-    pub fn fetch_generation_address(&self) -> u32 {
-        self.tlb.generation_address()
-    }
-
-    fn publish_generation(&mut self) {
-        self.tlb.set_generation(self.second.generation());
-    }
-
-    fn drop_first_level(&mut self) {
-        self.keys_cached = false;
-        self.mapping_changes.all();
-        self.tlb.drop_all();
-    }
-
-    fn drop_local(&mut self) {
-        self.mapping_changes.local();
-        self.tlb.drop_local();
-    }
-
-    fn walker_for<'a>(&'a self, paging: &'a Paging) -> Walker<'a> {
+    pub(crate) fn walker_for<'a>(&'a self, paging: &'a Paging) -> Walker<'a> {
         Walker { ram: &self.ram, bus: &*self.bus, paging, a20: self.a20 }
+    }
+
+    pub(crate) fn paging_internal(&self) -> &Paging {
+        &self.paging
     }
 
     /// Whether 64-bit paging can translate the address at all.
@@ -472,89 +338,6 @@ impl Mmu {
     /// translated, is global: it stays mapped when CR3 changes.
     pub fn fetch_is_global(&self, linear: u64) -> bool {
         self.tlb.is_global(self.rights, linear)
-    }
-
-    /// Marks the whole page of `gpa` as code: see [`Mmu::mark_code_range`], which is better.
-    pub fn mark_code(&mut self, gpa: u64) {
-        self.mark_code_range(gpa & !(PAGE_SIZE - 1), PAGE_SIZE);
-    }
-
-    /// Marks `len` bytes at `gpa` as cached code, before the engine decodes them. A later
-    /// store to one of their 64-byte granules, by any vCPU or device, unmarks the granule and
-    /// is reported by [`Mmu::take_code_writes`] on every vCPU; then the engine drops its
-    /// blocks there. Ranges may be marked again and overlap.
-    ///
-    /// Other vCPUs lose their write tags when they read their mail. Before the engine decodes
-    /// it waits for that with [`Mmu::wait_for_code_sync`]; alone, it need not.
-    pub fn mark_code_range(&mut self, gpa: u64, len: u64) {
-        let ram = self.ram.clone();
-        for_each_page(gpa, len, |gpa, len| {
-            if ram.mark_code_in_page(&self.mailbox, gpa, len) {
-                self.tlb.drop_writes_to(gpa);
-            }
-        });
-    }
-
-    /// Reads the mail of other vCPUs and devices about code. The engine calls it when
-    /// [`ExitRequest::CODE`] is set, and then looks at `code_dirty`.
-    pub fn sync_code_pages(&mut self) {
-        for event in self.mailbox.take() {
-            match event {
-                CodeEvent::Marked(gpa) => self.tlb.drop_writes_to(gpa),
-                CodeEvent::Written(write) => {
-                    if write == CodeWrite::EVERYTHING {
-                        self.tlb.drop_writes();
-                    }
-                    self.report_code_write(write);
-                }
-            }
-        }
-        self.mailbox.done();
-    }
-
-    /// Waits until no other vCPU can store to a marked page unseen: each has read its mail or
-    /// is parked. Reads the own mail meanwhile, since others may wait for this vCPU.
-    pub fn wait_for_code_sync(&mut self) {
-        while self.ram.code.others_lag(&self.mailbox) {
-            self.sync_code_pages();
-            std::thread::yield_now();
-        }
-    }
-
-    /// Declares that this vCPU executes nothing for a while (HLT, stopped), so that nobody
-    /// waits for it.
-    pub fn park(&self) {
-        self.mailbox.set_parked(true);
-    }
-
-    /// Ends [`Mmu::park`] and reads the mail.
-    pub fn unpark(&mut self) {
-        self.mailbox.set_parked(false);
-        self.sync_code_pages();
-    }
-
-    /// Takes the list of invalid code and clears `code_dirty`.
-    pub fn take_code_writes(&mut self) -> Vec<CodeWrite> {
-        self.code_dirty = false;
-        std::mem::take(&mut self.code_written)
-    }
-
-    fn report_code_write(&mut self, write: CodeWrite) {
-        self.stats.code_writes += 1;
-        self.code_dirty = true;
-        if self.code_written.last() != Some(&write) {
-            self.code_written.push(write);
-        }
-    }
-
-    /// After a store on the slow path to `len` bytes of RAM within one page.
-    pub(crate) fn note_write(&mut self, gpa: u64, len: u64, flags: PageFlags) {
-        if flags.has(PageFlags::HAS_CODE) {
-            self.stats.code_page_stores += 1;
-        }
-        if let Some(write) = self.ram.note_write_in_page(Some(&self.mailbox), gpa, len) {
-            self.report_code_write(write);
-        }
     }
 
     /// The rights of an implicit supervisor access to a system data structure: SMAP holds

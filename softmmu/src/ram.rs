@@ -224,9 +224,9 @@ impl GuestRam {
             split_lock: Mutex::new(()),
         };
         for range in &ram.ranges {
-            for page in range.gpa / PAGE_SIZE..range.end() / PAGE_SIZE {
-                ram.set_flags(page * PAGE_SIZE, PageFlags::RAM);
-            }
+            let (first, count) = (range.gpa / PAGE_SIZE, range.len / PAGE_SIZE);
+            // SAFETY: the array has a byte for each page below `limit`; nobody else has it yet.
+            unsafe { flags.add(first as usize).write_bytes(PageFlags::RAM.0, count as usize) };
         }
         Ok(ram)
     }

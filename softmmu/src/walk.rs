@@ -40,9 +40,10 @@ const PDPTE_RESERVED: u64 = 0x1E6 | 0xFFF0_0000_0000_0000;
 
 /// Where an entry was read.
 #[derive(Clone, Copy)]
-struct Slot {
-    gpa: u64,
-    size: u64,
+pub(crate) struct Slot {
+    pub(crate) gpa: u64,
+    /// 4 or 8 bytes.
+    pub(crate) size: u64,
 }
 
 /// One walk's view of memory.
@@ -97,17 +98,38 @@ impl Walker<'_> {
         Some(pdptes)
     }
 
+    /// The bits that must be clear in a present entry at `level` (1 is the page table) that
+    /// maps a large page or not (SDM vol. 3A, tables 4-5 to 4-20).
+    pub(crate) fn reserved_bits(&self, level: u32, large: bool) -> u64 {
+        let beyond = self.paging.beyond_maxphyaddr;
+        if self.paging.mode == PagingMode::Legacy32 {
+            // Of a 4 MiB page: bit 21, and the part of bits 20:13 (address bits 39:32) that
+            // MAXPHYADDR leaves out.
+            return if large { 1 << 21 | (beyond >> 32 & 0xFF) << 13 } else { 0 };
+        }
+        let nx = self.paging.state.efer & efer::NXE != 0;
+        let pae = self.paging.mode == PagingMode::Pae;
+        let common = beyond | if nx { 0 } else { XD } | if pae { 0x7FF0_0000_0000_0000 } else { 0 };
+        match (level, large) {
+            // Below the address of a large page only bit 12 (PAT) has a meaning.
+            (2, true) => common | 0x1F_E000,
+            (3, true) => common | 0x3FFF_E000,
+            // PS is reserved above the levels that map pages.
+            (_, true) => common | PS,
+            (_, false) => common,
+        }
+    }
+
     fn legacy32(&self, linear: u64, access: Access, rights: Rights) -> Result<Leaf, Stop> {
         let cr3 = self.paging.state.cr3 & 0xFFFF_F000;
         let slot = Slot { gpa: cr3 + (linear >> 22 & 0x3FF) * 4, size: 4 };
         let pde = self.present(slot, access, rights)?;
         if pde & PS != 0 && self.paging.state.cr4 & cr4::PSE != 0 {
-            // PSE-36: bits 20:13 are address bits 39:32, as far as MAXPHYADDR allows; bit 21 is
-            // reserved.
-            let high = (pde >> 13 & 0xFF) << 32;
-            if pde & 1 << 21 != 0 || high & self.paging.beyond_maxphyaddr != 0 {
+            if pde & self.reserved_bits(2, true) != 0 {
                 return self.reserved(access, rights);
             }
+            // PSE-36: bits 20:13 are address bits 39:32.
+            let high = (pde >> 13 & 0xFF) << 32;
             let half = linear & 1 << 21;
             let frame = high | pde & 0xFFC0_0000 | half;
             let leaf = Leaf(frame | Leaf::LARGE | self.leaf_flags(pde, pde, pde));
@@ -125,12 +147,11 @@ impl Walker<'_> {
         if pdpte & P == 0 {
             return Err(Stop::Fault(self.paging.attempt(access, rights)));
         }
-        // Bits 62:52 are reserved in the entries of PAE paging.
-        self.levels(linear, access, rights, pdpte & FRAME, 2, 0x7FF0_0000_0000_0000)
+        self.levels(linear, access, rights, pdpte & FRAME, 2)
     }
 
     fn long(&self, linear: u64, access: Access, rights: Rights, top: u32) -> Result<Leaf, Stop> {
-        self.levels(linear, access, rights, self.paging.state.cr3 & FRAME, top, 0)
+        self.levels(linear, access, rights, self.paging.state.cr3 & FRAME, top)
     }
 
     /// Walks tables of 512 eight-byte entries from level `top` (1 is the page table).
@@ -141,10 +162,7 @@ impl Walker<'_> {
         rights: Rights,
         root: u64,
         top: u32,
-        reserved: u64,
     ) -> Result<Leaf, Stop> {
-        let nx = self.paging.state.efer & efer::NXE != 0;
-        let reserved = reserved | self.paging.beyond_maxphyaddr | if nx { 0 } else { XD };
         let mut table = root;
         // R/W and U/S hold if set at every level, XD if set at any.
         let mut all = !0;
@@ -156,14 +174,7 @@ impl Walker<'_> {
             all &= value;
             any |= value;
             let large = value & PS != 0 && level > 1;
-            // PS is reserved above the levels that map pages; below a large page's address
-            // only bit 12 (PAT) has a meaning.
-            let reserved = match (level, large) {
-                (2 | 3, true) => reserved | ((1 << shift) - 1) & !0x1FFF,
-                (_, true) => reserved | PS,
-                (_, false) => reserved,
-            };
-            if value & reserved != 0 {
+            if value & self.reserved_bits(level, large) != 0 {
                 return self.reserved(access, rights);
             }
             if level > 1 && !large {
@@ -248,7 +259,7 @@ impl Walker<'_> {
         if value & A == 0 { self.update(slot, value, value | A) } else { Ok(()) }
     }
 
-    fn read(&self, slot: Slot) -> u64 {
+    pub(crate) fn read(&self, slot: Slot) -> u64 {
         let gpa = slot.gpa & self.a20;
         match self.ram.host_ptr(gpa) {
             // SAFETY: the slot is aligned to its size, so it lies inside one page of RAM; the

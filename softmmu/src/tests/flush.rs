@@ -1,7 +1,7 @@
 //! What each invalidation must forget and what it may keep (SDM vol. 3A, 4.10.4).
 
 use super::*;
-use crate::mmu::InvpcidKind;
+use crate::flush::InvpcidKind;
 use crate::walk::entry::G;
 
 const LINEAR: u64 = 0x0003_2000;

@@ -6,6 +6,7 @@ mod faults;
 mod flush;
 mod formats;
 mod random;
+mod trace;
 
 use std::sync::{Arc, Mutex};
 

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::mmu::InvpcidKind;
+use crate::flush::InvpcidKind;
 use crate::paging::Access;
 use crate::walk::entry::{G, XD};
 
