@@ -9,6 +9,7 @@ use crate::flow::Flow;
 use crate::sync;
 use block::Block;
 use cache::BlockCache;
+use decoder::{Insn, Mnemonic};
 use softmmu::{ExitRequest, Mmu};
 use x86::cpu::Shadow;
 use x86::{Activity, Cpu, Fault, Mode, Vector, flags};
@@ -201,7 +202,7 @@ impl Engine {
         {
             return End::Fault(Fault::GP0);
         }
-        let shadow = std::mem::replace(&mut cpu.shadow, Shadow::None);
+        cpu.shadow = Shadow::None;
         let trap = cpu.rflags & flags::TF != 0;
         let resume = cpu.rflags & flags::RF;
         cpu.rflags &= !flags::RF;
@@ -224,12 +225,17 @@ impl Engine {
                 if !fault.is_trap() {
                     cpu.rip = start;
                     cpu.rflags |= resume;
-                    cpu.pending_debug = 0;
+                    // General detect reports itself in the pending conditions.
+                    if !fault.is(Vector::DB) {
+                        cpu.pending_debug = 0;
+                    }
                 }
                 return End::Fault(fault);
             }
         };
-        if trap && shadow != Shadow::MovSs {
+        // A load of SS drops its own single-step trap, but keeps a data breakpoint's for the
+        // instruction behind it (SDM vol. 3A, section 6.8.3).
+        if trap && cpu.shadow != Shadow::MovSs && !took_over_tf(cpu, &op.insn) {
             cpu.pending_debug |= x86::control::dr6::BS;
         }
         if cpu.pending_debug != 0 && cpu.shadow != Shadow::MovSs {
@@ -237,6 +243,22 @@ impl Engine {
         }
         end
     }
+}
+
+/// Whether the instruction decided about single-stepping anew and left TF clear, so that its own
+/// single-step trap is off: software interrupts (SDM vol. 3B, section 18.3.1.4), SYSCALL, SYSRET.
+fn took_over_tf(cpu: &Cpu, insn: &Insn) -> bool {
+    cpu.rflags & flags::TF == 0
+        && matches!(
+            insn.mnemonic(),
+            Mnemonic::Int
+                | Mnemonic::Int1
+                | Mnemonic::Int3
+                | Mnemonic::Into
+                | Mnemonic::Syscall
+                | Mnemonic::Sysret
+                | Mnemonic::Sysretq
+        )
 }
 
 /// Whether blocks are not exact enough for the next instruction.

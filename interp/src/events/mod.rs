@@ -3,6 +3,8 @@
 //! `real`, `protected` and `long` deliver in their modes; each changes no CPU state before the
 //! last access that can fault. This file holds what is common: DR6 and CR2, RF, escalation.
 
+#[cfg(test)]
+mod debug_tests;
 mod explain;
 mod frame;
 pub(crate) mod iret;
@@ -175,7 +177,16 @@ fn report_debug(cpu: &mut Cpu) {
 /// # Errors
 /// The fault of the delivery, with no CPU state changed; the handler returns it.
 pub fn interrupt(cpu: &mut Cpu, mmu: &mut Mmu, vector: u8, source: Source) -> Result<(), Fault> {
-    deliver(cpu, mmu, Event::interrupt(vector, source))
+    deliver(cpu, mmu, Event::interrupt(vector, source))?;
+    if source == Source::Icebp {
+        // DR6 stays, unless a breakpoint of the MOV SS before waits to be reported: one #DB is
+        // for both.
+        cpu.dr7 &= !dr7::GD;
+        if cpu.pending_debug != 0 {
+            report_debug(cpu);
+        }
+    }
+    Ok(())
 }
 
 /// Delivers an external maskable interrupt between instructions and wakes the CPU from HLT. The
@@ -199,7 +210,6 @@ pub fn nmi(cpu: &mut Cpu, mmu: &mut Mmu) -> Result<(), Box<TripleFault>> {
 }
 
 fn deliver_external(cpu: &mut Cpu, mmu: &mut Mmu, vector: u8) -> Result<(), Box<TripleFault>> {
-    cpu.activity = Activity::Running;
     let result = match deliver(cpu, mmu, Event::interrupt(vector, Source::External)) {
         Ok(()) => Ok(()),
         Err(fault) => raise(cpu, mmu, fault),
@@ -220,6 +230,8 @@ fn deliver(cpu: &mut Cpu, mmu: &mut Mmu, event: Event) -> Result<(), Fault> {
     match result {
         Ok(()) => {
             cpu.shadow = Shadow::None;
+            // A single-step trap of HLT wakes the CPU.
+            cpu.activity = Activity::Running;
             sync::mode_changed(cpu, mmu);
             Ok(())
         }

@@ -7,10 +7,10 @@ use crate::sync;
 use crate::table::Line;
 use decoder::{Insn, Mnemonic};
 use softmmu::Mmu;
-use x86::control::{cr0, cr4, efer};
+use x86::control::{cr0, cr4, dr6, efer};
 use x86::regs::gpr;
 use x86::segment::ar;
-use x86::{Cpu, Fault, Mode, SegReg, Segment, flags};
+use x86::{Cpu, Fault, Mode, SegReg, Segment, Vector, flags};
 
 /// RFLAGS bits that SYSRET takes from R11: all that exist but RF and VM.
 const SYSRET_FLAGS: u64 = 0x3C_7FD7;
@@ -69,6 +69,11 @@ fn sysret(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     let base = (cpu.star >> 48) as u16;
     let cs = if long { base.wrapping_add(16) } else { base };
     enter(cpu, mmu, cs | 3, base.wrapping_add(8) | 3, 3, long);
+    if cpu.rflags & flags::TF != 0 {
+        // The single-step trap counts with the flags that SYSRET leaves, not those before.
+        cpu.pending_debug |= dr6::BS;
+        return Err(Fault::trap(Vector::DB));
+    }
     Ok(Flow::Sync)
 }
 

@@ -1,7 +1,7 @@
 use crate::segmentation::fixture::*;
-use x86::control::{cr4, efer};
+use x86::control::{cr4, dr6, efer};
 use x86::regs::gpr;
-use x86::{Fault, Mode, SegReg, flags};
+use x86::{Fault, Mode, SegReg, Vector, flags};
 
 const SYSCALL: &[u8] = &[0x0F, 0x05];
 const SYSRETQ: &[u8] = &[0x48, 0x0F, 0x07];
@@ -36,7 +36,8 @@ fn sysret_to_64_and_32_bits() {
     let mut f = fixture(0);
     f.cpu.gpr[gpr::RCX] = 0x1_0000_1234;
     f.cpu.gpr[11] = u64::MAX;
-    f.exec(SYSRETQ).unwrap();
+    assert_eq!(f.exec(SYSRETQ), Err(Fault::trap(Vector::DB)), "TF traps at once");
+    assert_eq!(f.cpu.pending_debug, dr6::BS);
     assert_eq!((f.cpu.rip, f.cpu.cpl, f.cpu.mode), (0x1_0000_1234, 3, Mode::Long));
     assert_eq!((f.selector(SegReg::CS), f.selector(SegReg::SS)), (0x63, 0x5B));
     assert_eq!(f.cpu.rflags, flags::ALL & !(flags::RF | flags::VM) | flags::FIXED_ONE);
