@@ -15,10 +15,10 @@ pub enum MsrResult<T> {
 /// it knows which local APIC an access belongs to. Calls are synchronous: an instruction can
 /// touch device memory in its middle.
 pub trait PhysBus: Send + Sync {
-    /// Reads device memory at a guest-physical address. `data` has 1, 2, 4, 8 or 16 bytes.
+    /// Reads device memory at a guest-physical address. `data` has 1, 2, 4 or 8 bytes.
     /// Addresses that nobody claims read as all ones.
     fn mmio_read(&self, gpa: u64, data: &mut [u8]);
-    /// Writes device memory at a guest-physical address. `data` has 1, 2, 4, 8 or 16 bytes.
+    /// Writes device memory at a guest-physical address. `data` has 1, 2, 4 or 8 bytes.
     fn mmio_write(&self, gpa: u64, data: &[u8]);
     /// IN: reads `size` bytes (1, 2 or 4) from an I/O port. The unused upper bits are zero.
     fn port_read(&self, port: u16, size: u8) -> u32;

@@ -42,6 +42,13 @@ pub unsafe fn store<T: Width>(pointer: *mut u8, value: T) {
 pub unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: the caller's; `rep movsb` touches exactly those bytes, DF is clear by the ABI.
     unsafe {
+        if len < 16 {
+            // The string instruction takes longer to start than this to end.
+            for index in 0..len {
+                store(dst.add(index), load::<u8>(src.add(index)));
+            }
+            return;
+        }
         asm!("rep movsb", inout("rcx") len => _, inout("rdi") dst => _, inout("rsi") src => _,
             options(nostack, preserves_flags));
     }
