@@ -37,6 +37,8 @@ mod stack;
 mod status;
 mod string;
 pub mod system;
+#[cfg(test)]
+mod tests;
 mod unary;
 pub(crate) mod vector;
 pub(crate) mod x87;

@@ -152,20 +152,26 @@ trait DoubleShift {
     fn apply<T: Width>(value: T, fill: T, count: u32) -> (T, u64);
 }
 
-/// A 16-bit operand shifted by more than 16: hosts go round to the destination again, as if
-/// value, fill and value lay behind one another.
+/// The last bit that left; 0 for a 16-bit operand shifted by more than its width (undefined).
+#[inline(always)]
+fn last_out<T: Width>(bit: u128, count: u32) -> u64 {
+    if count > bits::<T>() { 0 } else { bit as u64 & 1 }
+}
+
+/// A 16-bit operand shifted by more than 16 is undefined: AMD Zen fills from the second register
+/// again, and so does this.
 struct Shld;
 impl DoubleShift for Shld {
     #[inline(always)]
     fn apply<T: Width>(value: T, fill: T, count: u32) -> (T, u64) {
         let (v, f) = (u128::from(value.to_u64()), u128::from(fill.to_u64()));
         let n = bits::<T>();
-        // Wide enough for the value above two more words of 16 bits, or one of 64.
-        let chain = if n == 64 { v << 64 | f } else { v << (2 * n) | f << n | v };
-        let low = if n == 64 { 64 } else { 2 * n };
+        // The value, and below it the fill: twice for narrow operands.
+        let (chain, low) =
+            if n == 64 { (v << 64 | f, 64) } else { (v << (2 * n) | f << n | f, 2 * n) };
         let result = T::from_u64((chain << count >> low) as u64);
-        let carry = (chain >> (low + n - count.min(n + n)) & 1) as u64;
-        let overflow = overflow_left::<T>(result.to_u64(), carry);
+        let carry = last_out::<T>(chain >> (low + n - count), count);
+        let overflow = if count > n { 0 } else { overflow_left::<T>(result.to_u64(), carry) };
         (result, sign_zero_parity(result) | flags::AF | carry | overflow)
     }
 }
@@ -176,9 +182,9 @@ impl DoubleShift for Shrd {
     fn apply<T: Width>(value: T, fill: T, count: u32) -> (T, u64) {
         let (v, f) = (u128::from(value.to_u64()), u128::from(fill.to_u64()));
         let n = bits::<T>();
-        let chain = if n == 64 { f << 64 | v } else { v << (2 * n) | f << n | v };
+        let chain = if n == 64 { f << 64 | v } else { f << (2 * n) | f << n | v };
         let result = T::from_u64((chain >> count) as u64);
-        let carry = (chain >> (count - 1) & 1) as u64;
+        let carry = last_out::<T>(chain >> (count - 1), count);
         let overflow = overflow_right::<T>(result.to_u64());
         (result, sign_zero_parity(result) | flags::AF | carry | overflow)
     }
