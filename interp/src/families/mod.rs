@@ -42,6 +42,7 @@ mod tests;
 mod unary;
 pub(crate) mod vector;
 pub(crate) mod x87;
+mod xsave;
 
 /// What a handler returns.
 pub(crate) type Answer = Result<Flow, Fault>;
@@ -76,6 +77,7 @@ pub const ALL: &[&[Line]] = &[
     port_io::FAMILY,
     segment_load::FAMILY,
     system::FAMILY,
+    xsave::FAMILY,
     x87::CONTROL,
     x87::ARITHMETIC,
     vector::SOFTWARE,

@@ -18,7 +18,7 @@ use x86::fpu::X87;
 use x86::{Cpu, Fault, SegReg};
 
 use super::vector::{available, memory};
-pub(crate) use control::emms;
+pub(crate) use control::{emms, set_control};
 pub(crate) use lines::{ARITHMETIC, CONTROL};
 
 /// Exception flags of the status word, and their masks in the control word: IE, DE, ZE, OE, UE, PE.
