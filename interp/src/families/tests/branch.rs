@@ -139,8 +139,8 @@ fn bound_is_signed_and_inclusive() {
     kit.cpu.gpr[RBX] = DATA;
     kit.write::<u32>(DATA, (-5i32) as u32);
     kit.write::<u32>(DATA + 4, 7);
-    for (index, inside) in [(-6, false), (-5, true), (0, true), (7, true), (8, false)] {
-        kit.cpu.gpr[RAX] = u64::from(index as i32 as u32);
+    for (index, inside) in [(-6i32, false), (-5, true), (0, true), (7, true), (8, false)] {
+        kit.cpu.gpr[RAX] = u64::from(index as u32);
         // bound eax, [ebx]
         let expected = if inside { Ok(Flow::Next) } else { Err(Fault::BR) };
         assert_eq!(kit.step(&[0x62, 0x03]), expected, "{index}");

@@ -4,7 +4,11 @@ use x86::regs::gpr::RAX;
 use x86::{Fault, flags};
 
 fn run(bytes: &[u8], ax: u64, set: u64) -> (u64, u64) {
-    let mut kit = Kit::new(Start::Protected32);
+    run_in(&mut Kit::new(Start::Protected32), bytes, ax, set)
+}
+
+/// RAX and the status flags after an instruction.
+fn run_in(kit: &mut Kit, bytes: &[u8], ax: u64, set: u64) -> (u64, u64) {
     kit.cpu.gpr[RAX] = ax;
     kit.cpu.rflags = FIXED_ONE | set;
     kit.step(bytes).expect("runs");
@@ -14,17 +18,18 @@ fn run(bytes: &[u8], ax: u64, set: u64) -> (u64, u64) {
 /// Packed addition and subtraction of all decimal pairs agree with arithmetic.
 #[test]
 fn daa_and_das_adjust_every_sum_and_difference() {
-    let bcd = |n: u64| n / 10 << 4 | n % 10;
+    let kit = &mut Kit::new(Start::Protected32);
+    let bcd = |n: u64| n / 10 * 16 + n % 10;
     for a in 0..100 {
         for b in 0..100 {
             let (x, y) = (bcd(a) as u8, bcd(b) as u8);
             let half = if x % 16 + y % 16 > 15 { AF } else { 0 };
             let carry = u64::from(x.checked_add(y).is_none());
-            let (al, status) = run(&[0x27], u64::from(x.wrapping_add(y)), half | carry);
+            let (al, status) = run_in(kit, &[0x27], u64::from(x.wrapping_add(y)), half | carry);
             assert_eq!((al, status & CF != 0), (bcd((a + b) % 100), a + b > 99), "{a} + {b}");
             let half = if x % 16 < y % 16 { AF } else { 0 };
             let borrow = u64::from(x < y);
-            let (al, status) = run(&[0x2F], u64::from(x.wrapping_sub(y)), half | borrow);
+            let (al, status) = run_in(kit, &[0x2F], u64::from(x.wrapping_sub(y)), half | borrow);
             assert_eq!((al, status & CF != 0), (bcd((100 + a - b) % 100), a < b), "{a} - {b}");
         }
     }
