@@ -3,13 +3,14 @@
 use crate::access::Intent;
 use softmmu::{Mmu, PagingState};
 use x86::control::dr7;
-use x86::{Cpu, Fault, flags};
+use x86::{Cpu, Fault, Mode, flags};
 
 /// After a change of CR0.PE, EFER.LMA, RFLAGS.VM or AC, or a segment register: recomputes mode and
 /// CPL, and tells the MMU.
 pub fn mode_changed(cpu: &mut Cpu, mmu: &mut Mmu) {
     cpu.update_mode();
     mmu.set_privilege(cpu.cpl, cpu.rflags & flags::AC != 0);
+    mmu.linear_mask = if cpu.mode == Mode::Long { u64::MAX } else { 0xFFFF_FFFF };
 }
 
 /// After a change of CR0, CR4, EFER or PKRU: tells the MMU how to translate. (CR3 goes through

@@ -456,10 +456,7 @@ mod post_mortem {
         let triple = raise(&mut f.cpu, &mut f.mmu, Fault::UD).unwrap_err();
         let text = triple.explain(&f.cpu, &mut f.mmu);
         assert!(text.contains("supervisor write at 0x3ffffff8: the page is not present"), "{text}");
-        assert!(
-            text.contains("PML4[0x0] at 0x100000 = 0x101027: present, writable, user"),
-            "{text}"
-        );
-        assert!(text.contains("PD[0x1ff] at 0x102ff8 = 0x0: not present"), "{text}");
+        assert!(text.contains("PML4E at 0x100000 = 0x101027: present, writable, user"), "{text}");
+        assert!(text.contains("PDE at 0x102ff8 = 0x0: not present"), "{text}");
     }
 }

@@ -9,6 +9,8 @@ pub(crate) mod far_return;
 pub(crate) mod fixture;
 pub(crate) mod gate;
 pub mod load;
+#[cfg(test)]
+mod property_tests;
 pub(crate) mod stack;
 pub(crate) mod task_switch;
 pub mod tss;

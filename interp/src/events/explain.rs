@@ -1,13 +1,10 @@
 //! The post-mortem of a triple fault, in words: which gate, descriptor or page-table entry failed
 //! each step of the chain.
 
-mod paging;
-
 use super::TripleFault;
 use crate::segmentation::descriptor::{Descriptor, SystemKind, table, wrap_linear};
-use paging::{line, walk};
 use softmmu::Mmu;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use x86::fault::{pf, vector_name};
 use x86::{Cpu, Fault, Mode, Vector};
 
@@ -32,7 +29,7 @@ impl TripleFault {
                 }
             };
             if let Some(address) = link.address {
-                page_fault(&mut text, cpu, mmu, link.fault, address);
+                page_fault(&mut text, mmu, link.fault, address);
             } else if let Some(code) = link.fault.error_code() {
                 error_code(&mut text, cpu, mmu, link.fault, code);
             }
@@ -52,7 +49,7 @@ fn mode_name(mode: Mode) -> &'static str {
     }
 }
 
-fn page_fault(text: &mut String, cpu: &Cpu, mmu: &mut Mmu, fault: Fault, address: u64) {
+fn page_fault(text: &mut String, mmu: &Mmu, fault: Fault, address: u64) {
     let code = fault.error_code().unwrap_or(0);
     let access = match (code & pf::FETCH != 0, code & pf::WRITE != 0) {
         (true, _) => "instruction fetch",
@@ -70,7 +67,7 @@ fn page_fault(text: &mut String, cpu: &Cpu, mmu: &mut Mmu, fault: Fault, address
         "the page is not present"
     };
     line(text, format_args!("{level} {access} at {address:#x}: {cause}"));
-    walk(text, cpu, mmu, address);
+    walk(text, mmu, address);
 }
 
 /// What an error code names (SDM vol. 3A, section 6.13).
@@ -100,12 +97,12 @@ fn error_code(text: &mut String, cpu: &Cpu, mmu: &mut Mmu, fault: Fault, code: u
 }
 
 /// Reads 8 bytes of a table, or tells which page is missing.
-fn read(text: &mut String, cpu: &Cpu, mmu: &mut Mmu, address: u64) -> Option<u64> {
+fn read(text: &mut String, mmu: &mut Mmu, address: u64) -> Option<u64> {
     match mmu.load_system(address) {
         Ok(value) => Some(value),
         Err(_) => {
             line(text, format_args!("the table entry at {address:#x} cannot be read:"));
-            walk(text, cpu, mmu, address);
+            walk(text, mmu, address);
             None
         }
     }
@@ -129,7 +126,7 @@ fn gate(text: &mut String, cpu: &Cpu, mmu: &mut Mmu, vector: u8) {
         return;
     }
     let address = wrap_linear(cpu, base.wrapping_add(offset));
-    let Some(raw) = read(text, cpu, mmu, address) else { return };
+    let Some(raw) = read(text, mmu, address) else { return };
     let gate = Descriptor { selector: 0, raw, address };
     let kind = kind_name(gate);
     let absent = if gate.present() { "" } else { ", not present" };
@@ -165,7 +162,7 @@ fn descriptor(text: &mut String, cpu: &Cpu, mmu: &mut Mmu, selector: u16) {
         return;
     }
     let address = wrap_linear(cpu, base.wrapping_add(u64::from(selector & !7)));
-    let Some(raw) = read(text, cpu, mmu, address) else { return };
+    let Some(raw) = read(text, mmu, address) else { return };
     let found = Descriptor { selector, raw, address };
     let segment = found.segment();
     let kind = kind_name(found);
@@ -218,4 +215,21 @@ fn kind_name(descriptor: Descriptor) -> &'static str {
         SystemKind::InterruptGate => "interrupt gate",
         SystemKind::TrapGate => "trap gate",
     }
+}
+
+/// Appends the entries of a page walk, one a line.
+fn walk(text: &mut String, mmu: &Mmu, linear: u64) {
+    let trace = mmu.trace_walk(linear);
+    for step in &trace.steps {
+        line(text, format_args!("{step}"));
+    }
+    if let Some(gpa) = trace.gpa {
+        line(text, format_args!("translates to physical address {gpa:#x}"));
+    }
+}
+
+/// Appends an indented line.
+fn line(text: &mut String, words: fmt::Arguments<'_>) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "     {words}");
 }
