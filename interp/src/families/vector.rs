@@ -151,3 +151,6 @@ pub(crate) fn exception(cpu: &mut Cpu, fault: ThunkFault) -> Fault {
         _ => Fault::UD,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,3 +159,6 @@ pub(crate) fn enter_mmx(cpu: &mut Cpu) {
 
 /// The code segment register number, for environments.
 const CS: u8 = SegReg::CS as u8;
+
+#[cfg(test)]
+mod tests;
