@@ -103,18 +103,74 @@ pub fn check_alignment(cpu: &Cpu, address: u64, size: u32) -> Result<(), Fault> 
     Ok(())
 }
 
+/// The segments that [`Cpu::plain_bias`] speaks of, as bits.
+const PLAIN_SEGMENTS: u8 = 1 << SegReg::ES as u8 | 1 << SegReg::SS as u8 | 1 << SegReg::DS as u8;
+
+/// Whether an access needs no check but the MMU's, and its offset is its linear address.
+#[inline(always)]
+fn is_plain(cpu: &Cpu, seg: u8, offset: u64) -> bool {
+    PLAIN_SEGMENTS >> (seg & 7) & 1 != 0 && offset.wrapping_add(cpu.plain_bias) < cpu.plain_limit
+}
+
+/// Reads at an offset in segment number `seg`.
+#[inline(always)]
+pub fn load_offset<T: Width>(
+    cpu: &mut Cpu,
+    mmu: &mut Mmu,
+    seg: u8,
+    offset: u64,
+) -> Result<T, Fault> {
+    if is_plain(cpu, seg, offset) {
+        return mmu.load(offset);
+    }
+    load_checked(cpu, mmu, seg, offset)
+}
+
+#[inline(never)]
+fn load_checked<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, seg: u8, offset: u64) -> Result<T, Fault> {
+    let address = linear(cpu, seg, offset, T::SIZE, Intent::Read)?;
+    load_at(cpu, mmu, address)
+}
+
+/// Writes at an offset in segment number `seg`.
+#[inline(always)]
+pub fn store_offset<T: Width>(
+    cpu: &mut Cpu,
+    mmu: &mut Mmu,
+    seg: u8,
+    offset: u64,
+    value: T,
+) -> Result<(), Fault> {
+    if is_plain(cpu, seg, offset) {
+        return mmu.store(offset, value);
+    }
+    store_checked(cpu, mmu, seg, offset, value)
+}
+
+#[inline(never)]
+fn store_checked<T: Width>(
+    cpu: &mut Cpu,
+    mmu: &mut Mmu,
+    seg: u8,
+    offset: u64,
+    value: T,
+) -> Result<(), Fault> {
+    let address = linear(cpu, seg, offset, T::SIZE, Intent::Write)?;
+    store_at(cpu, mmu, address, value)
+}
+
 /// Reads the memory operand.
 #[inline(always)]
 pub fn load<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<T, Fault> {
-    let address = mem_linear(cpu, insn, T::SIZE, Intent::Read)?;
-    load_at(cpu, mmu, address)
+    let offset = effective_address(cpu, insn);
+    load_offset(cpu, mmu, insn.mem.seg, offset)
 }
 
 /// Writes the memory operand.
 #[inline(always)]
 pub fn store<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn, value: T) -> Result<(), Fault> {
-    let address = mem_linear(cpu, insn, T::SIZE, Intent::Write)?;
-    store_at(cpu, mmu, address, value)
+    let offset = effective_address(cpu, insn);
+    store_offset(cpu, mmu, insn.mem.seg, offset, value)
 }
 
 /// Reads, modifies and writes the memory operand, atomically under LOCK. Returns the old value.
@@ -126,7 +182,23 @@ pub fn modify<T: Width>(
     locked: bool,
     f: impl FnMut(T) -> T,
 ) -> Result<T, Fault> {
-    let address = mem_linear(cpu, insn, T::SIZE, Intent::Write)?;
+    let offset = effective_address(cpu, insn);
+    if is_plain(cpu, insn.mem.seg, offset) {
+        return mmu.modify(offset, locked, f);
+    }
+    modify_checked(cpu, mmu, insn.mem.seg, offset, locked, f)
+}
+
+#[inline(never)]
+fn modify_checked<T: Width>(
+    cpu: &mut Cpu,
+    mmu: &mut Mmu,
+    seg: u8,
+    offset: u64,
+    locked: bool,
+    f: impl FnMut(T) -> T,
+) -> Result<T, Fault> {
+    let address = linear(cpu, seg, offset, T::SIZE, Intent::Write)?;
     check_alignment(cpu, address, T::SIZE)?;
     let old = mmu.modify(address, locked, f)?;
     data_breakpoint(cpu, address, T::SIZE, Intent::Write);
@@ -271,8 +343,7 @@ pub fn wrap_stack(cpu: &Cpu, offset: u64) -> u64 {
 #[inline(always)]
 pub fn push<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, value: T) -> Result<(), Fault> {
     let sp = wrap_stack(cpu, stack_pointer(cpu).wrapping_sub(u64::from(T::SIZE)));
-    let address = linear(cpu, SegReg::SS as u8, sp, T::SIZE, Intent::Write)?;
-    store_at(cpu, mmu, address, value)?;
+    store_offset(cpu, mmu, SegReg::SS as u8, sp, value)?;
     set_stack_pointer(cpu, sp);
     Ok(())
 }
@@ -281,8 +352,7 @@ pub fn push<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, value: T) -> Result<(), Faul
 #[inline(always)]
 pub fn peek<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, depth: u64) -> Result<T, Fault> {
     let sp = wrap_stack(cpu, stack_pointer(cpu).wrapping_add(depth));
-    let address = linear(cpu, SegReg::SS as u8, sp, T::SIZE, Intent::Read)?;
-    load_at(cpu, mmu, address)
+    load_offset(cpu, mmu, SegReg::SS as u8, sp)
 }
 
 /// Adds `bytes` to the stack pointer.

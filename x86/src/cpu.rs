@@ -53,6 +53,12 @@ pub struct Cpu {
     pub activity: Activity,
     /// Single-stepping or an enabled breakpoint: run one instruction at a time.
     pub stepping: bool,
+    /// With [`Cpu::plain_limit`]: where `offset + plain_bias` (wrapping) is below it, an access of
+    /// up to 64 bytes at `offset` of ES, SS or DS is at linear address `offset`, passes every check
+    /// of segmentation and canonical form, and concerns no alignment check or breakpoint. Derived.
+    pub plain_bias: u64,
+    /// See [`Cpu::plain_bias`]. Zero where no access is plain.
+    pub plain_limit: u64,
     /// ES, CS, SS, DS, FS, GS.
     pub seg: [Segment; 6],
     /// LDT register.
@@ -180,6 +186,8 @@ impl Cpu {
             nmi_blocked: false,
             activity: Activity::Running,
             stepping: false,
+            plain_bias: 0,
+            plain_limit: 0,
             seg,
             ldtr: system(2),
             tr: system(0xB),
@@ -336,6 +344,24 @@ impl Cpu {
     /// Recomputes [`Cpu::stepping`] after a change of RFLAGS.TF or DR7.
     pub fn update_stepping(&mut self) {
         self.stepping = self.rflags & flags::TF != 0 || self.dr7 & dr7::ANY_ENABLED != 0;
+        self.update_plain();
+    }
+
+    /// Recomputes [`Cpu::plain_bias`] and [`Cpu::plain_limit`].
+    fn update_plain(&mut self) {
+        // The longest access that may begin below the limit.
+        const LONGEST: u64 = 64;
+        let aligned = self.cpl == 3 && self.rflags & flags::AC != 0 && self.cr0 & cr0::AM != 0;
+        let flat = self.key.0 & ModeKey::FLAT != 0;
+        (self.plain_bias, self.plain_limit) = if self.stepping || aligned || !flat {
+            (0, 0)
+        } else if self.mode != Mode::Long {
+            (0, (1 << 32) - LONGEST)
+        } else if self.cr4 & cr4::LA57 == 0 {
+            (1 << 47, (1 << 48) - LONGEST)
+        } else {
+            (1 << 56, (1 << 57) - LONGEST)
+        };
     }
 
     /// Whether a maskable interrupt would be taken now.

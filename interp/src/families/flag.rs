@@ -1,14 +1,17 @@
-//! Flag operations: CLC STC CMC CLD STD LAHF SAHF SALC. (CLI, STI, PUSHF and POPF depend on
+//! Flag operations: CLC STC CMC CLD STD LAHF SAHF SALC STAC CLAC. (CLI, STI, PUSHF and POPF depend on
 //! privilege and are with the events.)
 
 use super::Answer;
+use super::status;
 use crate::access::write_reg;
 use crate::flow::Flow;
+use crate::sync;
 use crate::table::Line;
 use decoder::{Insn, Mnemonic};
 use softmmu::Mmu;
+use x86::cpuid::Feature;
 use x86::regs::{HIGH_BYTE, gpr};
-use x86::{Cpu, flags};
+use x86::{Cpu, Fault, Mode, flags};
 
 fn clc(cpu: &mut Cpu, _: &mut Mmu, _: &Insn) -> Answer {
     cpu.rflags &= !flags::CF;
@@ -57,6 +60,26 @@ fn salc(cpu: &mut Cpu, _: &mut Mmu, _: &Insn) -> Answer {
     Ok(Flow::Next)
 }
 
+/// STAC and CLAC: RFLAGS.AC, by which the kernel suspends SMAP. What follows in the block is
+/// decoded the same either way.
+#[inline(always)]
+fn set_access_override(cpu: &mut Cpu, mmu: &mut Mmu, on: bool) -> Answer {
+    if cpu.cpl != 0 || cpu.mode == Mode::Virtual8086 || !cpu.policy.has(Feature::Smap) {
+        return Err(Fault::UD);
+    }
+    cpu.rflags = cpu.rflags & !flags::AC | status::flag(on, flags::AC);
+    sync::mode_changed(cpu, mmu);
+    Ok(Flow::Next)
+}
+
+fn stac(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Answer {
+    set_access_override(cpu, mmu, true)
+}
+
+fn clac(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Answer {
+    set_access_override(cpu, mmu, false)
+}
+
 /// Registration lines.
 pub(crate) const FAMILY: &[Line] = &[
     (Mnemonic::Clc, |_| clc),
@@ -67,4 +90,6 @@ pub(crate) const FAMILY: &[Line] = &[
     (Mnemonic::Lahf, |_| lahf),
     (Mnemonic::Sahf, |_| sahf),
     (Mnemonic::Salc, |_| salc),
+    (Mnemonic::Stac, |_| stac),
+    (Mnemonic::Clac, |_| clac),
 ];

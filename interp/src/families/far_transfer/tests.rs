@@ -212,5 +212,6 @@ fn return_faults() {
     f.faults(RETF, Fault::gp(CODE0));
     f.descriptor(DATA3, segment(0, STACK3 + 5, kind::DATA | kind::DPL3, 4));
     f.cpu.seg[SegReg::SS as usize] = f.cached(DATA3);
+    f.cpu.update_mode();
     f.faults(RETF, Fault::SS0);
 }

@@ -54,6 +54,7 @@ fn writes_fault_before_anything_changes() {
     // A data segment that may only be read.
     let ds = &mut kit.cpu.seg[SegReg::DS as usize];
     ds.access &= !x86::segment::ar::RW;
+    kit.cpu.update_mode();
     let before = (kit.cpu.gpr, kit.cpu.rflags);
     // add [esi], eax; xchg [esi], eax; xadd [esi], eax; inc [esi]; bts [esi], eax; shl [esi], 1;
     // setz [esi]
@@ -98,4 +99,20 @@ fn rdrand_gives_different_numbers_and_sets_carry() {
     kit.cpu.gpr[RCX] = u64::MAX;
     kit.step(&[0x66, 0x0F, 0xC7, 0xF1]).expect("rdrand cx");
     assert_eq!(kit.cpu.gpr[RCX] | 0xFFFF, u64::MAX);
+}
+
+#[test]
+fn stac_and_clac_belong_to_the_kernel() {
+    const STAC: [u8; 3] = [0x0F, 0x01, 0xCB];
+    const CLAC: [u8; 3] = [0x0F, 0x01, 0xCA];
+    let mut kit = Kit::new(Start::Long);
+    if !kit.cpu.policy.has(x86::cpuid::Feature::Smap) {
+        assert_eq!(kit.step(&STAC), Err(Fault::UD));
+        return;
+    }
+    kit.step(&STAC).expect("stac");
+    assert_ne!(kit.cpu.rflags & flags::AC, 0);
+    kit.step(&CLAC).expect("clac");
+    assert_eq!(kit.cpu.rflags & flags::AC, 0);
+    assert_eq!(Kit::new(Start::User64).step(&STAC), Err(Fault::UD));
 }

@@ -92,6 +92,7 @@ fn pusha_that_faults_halfway_leaves_the_stack_pointer() {
     let mut kit = Kit::new(Start::Protected32);
     kit.cpu.gpr[RSP] = 16;
     kit.cpu.seg[SegReg::SS as usize].limit = 0xFFFF;
+    kit.cpu.update_mode();
     assert_eq!(kit.step(&[0x60]), Err(Fault::SS0));
     assert_eq!(kit.cpu.gpr[RSP], 16);
 }
@@ -118,6 +119,7 @@ fn enter_checks_the_final_stack_pointer() {
     kit.cpu.gpr[RSP] = 0x1000;
     kit.cpu.gpr[RBP] = 0x77;
     kit.cpu.seg[SegReg::SS as usize].limit = 0xFFFF;
+    kit.cpu.update_mode();
     // enter 0x2000, 0: the frame would begin below address 0
     assert_eq!(kit.step(&[0xC8, 0x00, 0x20, 0x00]), Err(Fault::SS0));
     assert_eq!((kit.cpu.gpr[RSP], kit.cpu.gpr[RBP]), (0x1000, 0x77));

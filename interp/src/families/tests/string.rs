@@ -81,6 +81,7 @@ fn a_page_fault_leaves_the_registers_at_its_iteration() {
 fn a_segment_limit_stops_at_the_first_element_beyond() {
     let mut kit = kit(Start::Protected32, 0x2_0000, DATA, 0x100);
     kit.cpu.seg[SegReg::ES as usize].limit = DATA as u32 + 41;
+    kit.cpu.update_mode();
     let ended = kit.run_bytes(&[0xF3, 0xA5]);
     assert_eq!(ended.fault, Fault::GP0);
     assert_eq!((kit.cpu.gpr[RDI], kit.cpu.gpr[RCX]), (DATA + 40, 0x100 - 10));
