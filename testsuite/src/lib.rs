@@ -1,1 +1,20 @@
-//! Runners and fixtures for whole-machine tests.
+//! Whole-machine tests, in a few lines each.
+//!
+//! A [`Guest`] says what to boot; [`Guest::run`] takes it to its end, [`Guest::start`] lets a test
+//! talk to it. [`kernels`] holds guests of a few instructions, for questions that need no system.
+//!
+//! ```
+//! use testsuite::{Guest, StopReason, kernels};
+//!
+//! let end = Guest::kernel("hello", kernels::hello()).run();
+//! assert_eq!(end.reason, StopReason::PowerOff);
+//! assert_eq!(end.output, "hello\r\n");
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod kernels;
+mod runner;
+
+pub use machine::StopReason;
+pub use machine::guests::Guest as Debian;
+pub use runner::{End, Guest, Running};

@@ -1,0 +1,154 @@
+//! Kernels of a few instructions: Multiboot 1 images, entered in 32-bit protected mode.
+
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+
+/// Where the images are loaded.
+const LOAD: u32 = 0x10_0000;
+/// Bytes of the Multiboot header with its address fields.
+const HEADER: u32 = 32;
+/// Memory behind the image, for a stack.
+const BSS: u32 = 0x1000;
+
+const COM1: u32 = 0x3F8;
+/// Line status register of COM1; bit 0 says that a byte was received.
+const COM1_LSR: u32 = COM1 + 5;
+const DEBUG_EXIT: i32 = 0xF4;
+const PM1A_CONTROL: u32 = 0x604;
+/// SLP_EN and the SLP_TYP of S5.
+const POWER_OFF: u32 = 1 << 13 | 5 << 10;
+
+/// Wraps 32-bit code in a Multiboot image. The code is entered at its first byte.
+pub fn multiboot(code: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x1BAD_B002;
+    const ADDRESSES_GIVEN: u32 = 1 << 16;
+    let end = LOAD + HEADER + code.len() as u32;
+    let checksum = 0u32.wrapping_sub(MAGIC).wrapping_sub(ADDRESSES_GIVEN);
+    // magic, flags, checksum, header, load and load end, bss end, entry
+    let header = [MAGIC, ADDRESSES_GIVEN, checksum, LOAD, LOAD, end, end + BSS, LOAD + HEADER];
+    let mut image: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+    image.extend_from_slice(code);
+    image
+}
+
+/// Assembles a kernel.
+fn assemble(body: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Vec<u8> {
+    let assembled = CodeAssembler::new(32).and_then(|mut a| {
+        body(&mut a)?;
+        a.assemble(u64::from(LOAD + HEADER))
+    });
+    multiboot(&assembled.expect("the kernels of this file assemble"))
+}
+
+fn print(a: &mut CodeAssembler, text: &str) -> Result<(), IcedError> {
+    a.mov(edx, COM1)?;
+    for byte in text.bytes() {
+        a.mov(al, u32::from(byte))?;
+        a.out(dx, al)?;
+    }
+    Ok(())
+}
+
+fn power_off(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(edx, PM1A_CONTROL)?;
+    a.mov(eax, POWER_OFF)?;
+    a.out(dx, ax)?;
+    halt(a)
+}
+
+fn halt(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut forever = a.create_label();
+    a.set_label(&mut forever)?;
+    a.cli()?;
+    a.hlt()?;
+    a.jmp(forever)
+}
+
+/// Says hello and powers off.
+pub fn hello() -> Vec<u8> {
+    assemble(|a| {
+        print(a, "hello\r\n")?;
+        power_off(a)
+    })
+}
+
+/// Writes `value` to the ISA debug exit port.
+pub fn debug_exit(value: u8) -> Vec<u8> {
+    assemble(|a| {
+        a.mov(al, u32::from(value))?;
+        a.out(DEBUG_EXIT, al)?;
+        halt(a)
+    })
+}
+
+/// Makes the processor shut down: an undefined instruction, with an IDT of no entries.
+pub fn triple_fault() -> Vec<u8> {
+    assemble(|a| {
+        let mut pointer = a.create_label();
+        a.lidt(fword_ptr(pointer))?;
+        a.ud2()?;
+        a.set_label(&mut pointer)?;
+        a.db(&[0; 6])
+    })
+}
+
+/// Runs forever.
+pub fn spin() -> Vec<u8> {
+    assemble(|a| {
+        let mut forever = a.create_label();
+        a.set_label(&mut forever)?;
+        a.jmp(forever)
+    })
+}
+
+/// Halts with interrupts disabled, forever.
+pub fn halted() -> Vec<u8> {
+    assemble(|a| {
+        print(a, "halted\r\n")?;
+        halt(a)
+    })
+}
+
+/// Says that it booted, and resets through the keyboard controller.
+pub fn reset() -> Vec<u8> {
+    assemble(|a| {
+        print(a, "booted\r\n")?;
+        a.mov(al, 0xFE)?;
+        a.out(0x64, al)?;
+        halt(a)
+    })
+}
+
+/// Writes `count` lines of 64 bytes as fast as it can, then powers off.
+pub fn flood(count: u32) -> Vec<u8> {
+    assemble(|a| {
+        a.mov(ecx, count)?;
+        let mut line = a.create_label();
+        a.set_label(&mut line)?;
+        print(a, &format!("{}\r\n", "x".repeat(62)))?;
+        a.dec(ecx)?;
+        a.jnz(line)?;
+        power_off(a)
+    })
+}
+
+/// Says that it is ready, then echoes what it receives, and powers off after a `q`.
+pub fn echo() -> Vec<u8> {
+    assemble(|a| {
+        let (mut wait, mut end) = (a.create_label(), a.create_label());
+        print(a, "ready\r\n")?;
+        a.set_label(&mut wait)?;
+        a.mov(edx, COM1_LSR)?;
+        a.in_(al, dx)?;
+        a.test(al, 1)?;
+        a.jz(wait)?;
+        a.mov(edx, COM1)?;
+        a.in_(al, dx)?;
+        a.out(dx, al)?;
+        a.cmp(al, i32::from(b'q'))?;
+        a.je(end)?;
+        a.jmp(wait)?;
+        a.set_label(&mut end)?;
+        power_off(a)
+    })
+}

@@ -1,0 +1,263 @@
+//! Runs a guest in this process, and keeps what it says.
+
+use machine::guests::{self, initramfs::Initramfs};
+use machine::{Config, Control, EngineKind, Kernel, Machine, MachineError, Stats, StopReason};
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take unless its test says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long Linux may take, on a slow host that runs other tests beside it.
+const LINUX_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A guest to be run.
+#[must_use]
+pub struct Guest {
+    kernel: Kernel,
+    memory: u64,
+    timeout: Duration,
+}
+
+/// How a guest ended.
+#[derive(Debug)]
+pub struct End {
+    /// Why.
+    pub reason: StopReason,
+    /// What it wrote to the first serial port, as text.
+    pub output: String,
+    /// Counters.
+    pub stats: Stats,
+}
+
+impl Guest {
+    /// A kernel image, with 64 MiB of memory. `name` is for messages.
+    pub fn kernel(name: &str, image: Vec<u8>) -> Guest {
+        let kernel = Kernel { image, name: name.into(), ..Kernel::default() };
+        Guest { kernel, memory: 64 << 20, timeout: TIMEOUT }
+    }
+
+    /// Ringshift's own guest.
+    pub fn embedded(image: &guest::Image) -> Guest {
+        Guest::kernel("the embedded guest", image.bytes.clone())
+    }
+
+    /// A Debian kernel whose init runs the shell script `script` and powers off, with 256 MiB of
+    /// memory. `None`, with the reason on standard error, where it cannot be had.
+    pub fn debian(guest: guests::Guest, script: &str) -> Option<Guest> {
+        Guest::linux(guest, |busybox| Initramfs::script(busybox, script).build())
+    }
+
+    /// A Debian kernel with a shell on its console, as [`Guest::debian`].
+    pub fn debian_shell(guest: guests::Guest) -> Option<Guest> {
+        Guest::linux(guest, |busybox| Initramfs::shell(busybox).build())
+    }
+
+    fn linux<E: std::fmt::Debug>(
+        guest: guests::Guest,
+        initramfs: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+    ) -> Option<Guest> {
+        let files = match guests::available(guest) {
+            Ok(files) => files,
+            Err(skipped) => {
+                eprintln!("{skipped}");
+                return None;
+            }
+        };
+        let read = |path| std::fs::read(path).expect("a fetched file is readable");
+        let initrd = initramfs(&read(&files.busybox)).expect("the initramfs is well formed");
+        let kernel = Kernel {
+            image: read(&files.kernel),
+            name: format!("{guest:?}"),
+            initrd: Some(initrd),
+            command_line: "console=ttyS0 panic=-1".into(),
+        };
+        Some(Guest { kernel, memory: 256 << 20, timeout: LINUX_TIMEOUT })
+    }
+
+    /// With this much memory, in bytes.
+    pub fn memory(mut self, bytes: u64) -> Guest {
+        self.memory = bytes;
+        self
+    }
+
+    /// With this initial RAM disk.
+    pub fn initrd(mut self, content: Vec<u8>) -> Guest {
+        self.kernel.initrd = Some(content);
+        self
+    }
+
+    /// With `words` at the end of the command line.
+    pub fn append(mut self, words: &str) -> Guest {
+        self.kernel.command_line = format!("{} {words}", self.kernel.command_line);
+        self
+    }
+
+    /// Stopped after this time.
+    pub fn timeout(mut self, timeout: Duration) -> Guest {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Builds the machine, without running it.
+    ///
+    /// # Errors
+    /// [`MachineError`], for tests that expect one.
+    pub fn build(self) -> Result<Running, MachineError> {
+        let output = Arc::new(Captured::default());
+        let machine = Machine::new(Config {
+            memory: self.memory,
+            engine: EngineKind::Interp,
+            kernel: self.kernel,
+            serial_output: Box::new(Tap(output.clone())),
+            timeout: Some(self.timeout),
+        })?;
+        let (control, serial) = (machine.control(), machine.serial());
+        let done = output.clone();
+        let thread = std::thread::spawn(move || {
+            let outcome = machine.run();
+            done.finish();
+            outcome
+        });
+        Ok(Running { output, control, serial, thread, timeout: self.timeout, seen: 0 })
+    }
+
+    /// Starts the guest.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    pub fn start(self) -> Running {
+        let name = self.kernel.name.clone();
+        self.build().unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Runs the guest to its end.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    pub fn run(self) -> End {
+        self.start().finish()
+    }
+}
+
+/// A guest that is running. Dropped without [`Running::finish`], it is left to its timeout.
+pub struct Running {
+    output: Arc<Captured>,
+    control: Arc<Control>,
+    serial: Arc<Mutex<machine::Serial>>,
+    thread: JoinHandle<Result<machine::Outcome, MachineError>>,
+    timeout: Duration,
+    /// Bytes of output before which [`Running::wait_for`] does not look.
+    seen: usize,
+}
+
+impl Running {
+    /// Waits until the guest has written `text`, after what was waited for before.
+    ///
+    /// # Panics
+    /// If it ends, or the timeout passes, without having done so.
+    pub fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + self.timeout;
+        let mut state = self.output.lock();
+        loop {
+            let rest = state.bytes.get(self.seen..).unwrap_or_default();
+            if let Some(at) = rest.windows(text.len()).position(|part| part == text.as_bytes()) {
+                self.seen += at + text.len();
+                return;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let everything = String::from_utf8_lossy(&state.bytes).into_owned();
+            assert!(!state.ended, "the guest ended before {text:?}; it wrote:\n{everything}");
+            assert!(!left.is_zero(), "no {text:?} in time; the guest wrote:\n{everything}");
+            state = self.output.wait(state, left);
+        }
+    }
+
+    /// Types `text` and a carriage return, at the guest's pace.
+    ///
+    /// # Panics
+    /// If the guest takes nothing until the timeout passes.
+    pub fn type_line(&self, text: &str) {
+        let deadline = Instant::now() + self.timeout;
+        let line = format!("{text}\r");
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = serial.enqueue_input(rest);
+            drop(serial);
+            rest = &rest[taken..];
+            if taken == 0 {
+                assert!(Instant::now() < deadline, "the guest does not read its serial port");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    /// Stops the guest, as the user does with Ctrl-A X.
+    pub fn quit(&self) {
+        self.control.stop(StopReason::Quit);
+    }
+
+    /// Waits for the guest's end.
+    ///
+    /// # Panics
+    /// If the machine panicked.
+    pub fn finish(self) -> End {
+        let result = self.thread.join();
+        let output = String::from_utf8_lossy(&self.output.lock().bytes).into_owned();
+        match result {
+            Ok(Ok(outcome)) => End { reason: outcome.reason, output, stats: outcome.stats },
+            Ok(Err(error)) => panic!("{error}; the guest wrote:\n{output}"),
+            Err(_) => panic!("the machine panicked; the guest wrote:\n{output}"),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Captured {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Captured {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        match self.changed.wait_timeout(state, limit) {
+            Ok((state, _)) => state,
+            Err(poisoned) => poisoned.into_inner().0,
+        }
+    }
+
+    fn finish(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The serial port's end of the capture.
+struct Tap(Arc<Captured>);
+
+impl Write for Tap {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.lock().bytes.extend_from_slice(data);
+        if data.contains(&b'\n') {
+            self.0.changed.notify_all();
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.changed.notify_all();
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! Ringshift's own guest: the first end-to-end test.
+
+use guest::Options;
+use testsuite::{Guest, StopReason};
+
+fn passes(options: &Options) {
+    let image = guest::build(options).expect("the guest assembles");
+    let end = Guest::embedded(&image).run();
+    assert_eq!(end.reason, StopReason::PowerOff, "{}", end.output);
+    assert_eq!(image.missing_line(&end.output), None, "{}", end.output);
+}
+
+#[test]
+fn every_check_passes() {
+    passes(&Options::default());
+}
+
+#[test]
+fn in_the_least_memory() {
+    let image = guest::build(&Options::default()).expect("the guest assembles");
+    let end = Guest::embedded(&image).memory(image.memory_size).run();
+    assert_eq!(image.missing_line(&end.output), None, "{}", end.output);
+}
+
+#[test]
+fn with_a_faster_timer_and_more_slices() {
+    passes(&Options { timer_hz: 5000, slices: 200, ..Options::default() });
+}
+
+#[test]
+fn with_a_slow_timer() {
+    passes(&Options { timer_hz: 50, slices: 8, ..Options::default() });
+}
