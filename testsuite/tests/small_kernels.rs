@@ -40,8 +40,7 @@ fn keyboard_controller_resets() {
 #[test]
 fn timeout_stops_a_guest_that_spins() {
     let start = Instant::now();
-    let end =
-        Guest::kernel("spin", kernels::spin()).timeout(Duration::from_millis(300)).run();
+    let end = Guest::kernel("spin", kernels::spin()).timeout(Duration::from_millis(300)).run();
     assert_eq!(end.reason, StopReason::Timeout);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(end.stats.instructions > 100_000, "{}", end.stats);
@@ -49,8 +48,7 @@ fn timeout_stops_a_guest_that_spins() {
 
 #[test]
 fn timeout_stops_a_guest_that_sleeps() {
-    let end =
-        Guest::kernel("halted", kernels::halted()).timeout(Duration::from_millis(300)).run();
+    let end = Guest::kernel("halted", kernels::halted()).timeout(Duration::from_millis(300)).run();
     assert_eq!(end.reason, StopReason::Timeout);
     assert!(end.stats.instructions < 1000, "HLT does not wait: {}", end.stats);
 }
