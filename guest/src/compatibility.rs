@@ -36,7 +36,10 @@ pub(crate) fn section(a: &mut Asm) -> Result<(), Error> {
         mov  esp, ecx;
         check "compatibility mode: bytes that PUSHAD pushes", 32;
 
-        // Addresses wrap at 4 GiB.
+        // Addresses wrap at 4 GiB. The way to ring 3 has emptied DS, which 64-bit code does not
+        // notice and this code would.
+        mov  eax, selector::USER_DATA;
+        mov  ds, eax;
         mov  ebx, 0xFFFF_FFFFu32;
         mov  eax, dword_ptr(ebx + a.addr32("word") + 1);
         check "compatibility mode: a load whose address wraps", 0xC0DE;

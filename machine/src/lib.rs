@@ -14,7 +14,7 @@ mod timers;
 pub mod vcpu;
 
 pub use config::{Config, EngineKind, Kernel};
-pub use devices::legacy::serial::Serial;
 pub use control::{Control, StopReason};
+pub use devices::legacy::serial::Serial;
 pub use machine::{Machine, MachineError, Outcome};
 pub use stats::Stats;

@@ -94,6 +94,8 @@ pub(super) fn query(
     // Beyond the last leaf, Intel answers with the last basic one, AMD with zeroes; zeroes are
     // what software of either kind survives.
     let mut r = CpuidResult::default();
+    // Only these leaves look at ECX.
+    let subleaf = if matches!(leaf, 4 | 7 | 0xB | 0xD) { subleaf } else { 0 };
     for (i, line) in FEATURES.iter().enumerate() {
         if line.leaf == leaf && line.subleaf == subleaf && policy.offered >> i & 1 != 0 {
             r.set(line.register, 1 << line.bit);
@@ -165,6 +167,8 @@ pub(super) fn query(
         0x8000_0021 if policy.is_amd() => {
             // LFENCE serialises, null selectors clear their base, automatic IBRS, SRSO_NO.
             r.eax = 1 << 2 | 1 << 6 | 1 << 8 | 1 << 29;
+            // TSA_SQ_NO, TSA_L1_NO: no transient scheduler attacks.
+            r.ecx = 1 << 1 | 1 << 2;
         }
         _ => {}
     }

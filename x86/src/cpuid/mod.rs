@@ -138,6 +138,7 @@ mod tests {
         assert_ne!(policy.query(1, 0, &cpu, true).ecx & 1 << 27, 0);
         assert_eq!(policy.query(1, 0, &cpu, false).edx & 1 << 9, 0);
         assert_eq!(&policy.query(0x4000_0000, 0, &cpu, true).ebx.to_le_bytes(), b"KVMK");
+        assert_eq!(policy.query(1, 7, &cpu, true), policy.query(1, 0, &cpu, true), "no subleaves");
         let size = policy.query(0xD, 0, &cpu, true);
         assert_eq!(size.ebx, 576, "x87 and SSE only while XCR0 is 1");
     }
