@@ -224,7 +224,7 @@ impl Cpu {
             mtrr_fixed: [0; 11],
             mtrr_variable: [0; 16],
             apic_id: 0,
-            policy: Arc::new(Policy::host(1)),
+            policy: Policy::single(),
             mxcsr: MXCSR_INIT,
             xinuse: 0,
             opmask: [0; 8],

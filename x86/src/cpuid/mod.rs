@@ -10,6 +10,7 @@ pub use leaves::{CpuidResult, XSAVE_COMPONENTS};
 use crate::Cpu;
 use crate::control::{cr4, xcr0};
 use leaves::Host;
+use std::sync::{Arc, OnceLock};
 
 /// What a vCPU reports, fixed when the machine is made.
 #[derive(Clone, Debug)]
@@ -41,6 +42,12 @@ impl Policy {
         }
         let physical_bits = host.physical_bits().clamp(36, 48);
         Policy { offered, host, cpu_count, physical_bits, tsc_khz: 0 }
+    }
+
+    /// [`Policy::host`] for one vCPU, made once: CPUID is slow where the host is itself virtual.
+    pub fn single() -> Arc<Policy> {
+        static SINGLE: OnceLock<Arc<Policy>> = OnceLock::new();
+        SINGLE.get_or_init(|| Arc::new(Policy::host(1))).clone()
     }
 
     /// Whether the guest is offered `feature`.
