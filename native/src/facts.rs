@@ -348,7 +348,7 @@ fn alignment(facts: &Facts) -> u8 {
 }
 
 /// Whether a thunk could run instructions of this code on a host with every feature.
-pub(crate) fn is_candidate(code: Code) -> bool {
+pub fn is_candidate(code: Code) -> bool {
     let features = code.cpuid_features();
     // CMOVcc is an integer instruction; FCMOVcc needs the x87 as well.
     needs(features).is_some() && features != [CpuidFeature::CMOV]

@@ -20,6 +20,6 @@ pub mod thunk;
 
 pub use arena::NativeError;
 pub use cache::{Prepared, prepare, run_uncached, thunk};
-pub use facts::{MemoryUse, Unit};
+pub use facts::{MemoryUse, Unit, is_candidate};
 pub use oracle::{GprState, HostFault, OracleError, run_gpr, run_gpr_mem};
 pub use thunk::{Scratch, Thunk, ThunkFault};
