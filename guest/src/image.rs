@@ -86,7 +86,7 @@ impl Default for Parts {
 /// What the guest is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How to switch off. Default: port 0x604, SLP_TYP 5.
+    /// How to switch off. Default: port 0x604, SLP_TYP 0.
     pub power_off: PowerOff,
     /// The timer's rate, Hz, 19 (the PIT's slowest) to 10,000. Default: 1000.
     pub timer_hz: u32,
@@ -114,7 +114,7 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            power_off: PowerOff::acpi(0x604, 5),
+            power_off: PowerOff::acpi(0x604, 0),
             timer_hz: 1000,
             slices: 16,
             sieve_limit: 1_000_000,

@@ -15,8 +15,8 @@ const COM1: u32 = 0x3F8;
 const COM1_LSR: u32 = COM1 + 5;
 const DEBUG_EXIT: i32 = 0xF4;
 const PM1A_CONTROL: u32 = 0x604;
-/// SLP_EN and the SLP_TYP of S5.
-const POWER_OFF: u32 = 1 << 13 | 5 << 10;
+/// SLP_EN, with SLP_TYP 0: S5 of this board.
+const POWER_OFF: u32 = 1 << 13;
 
 /// Wraps 32-bit code in a Multiboot image. The code is entered at its first byte.
 pub fn multiboot(code: &[u8]) -> Vec<u8> {

@@ -1,0 +1,272 @@
+//! The program itself: arguments, exit statuses, what it says on standard error.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use testsuite::kernels;
+
+fn ringshift(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringshift"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file of this content, for as long as the build directory lives.
+fn file(name: &str, content: &[u8]) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, content).expect("the build directory is writable");
+    path.to_str().expect("the build directory has a plain name").to_owned()
+}
+
+/// Boots a kernel with further arguments.
+fn boot(name: &str, image: &[u8], args: &[&str]) -> Output {
+    let kernel = file(name, image);
+    let mut all = vec!["run", "--memory", "32M", "--kernel", &kernel];
+    all.extend_from_slice(args);
+    ringshift(&all)
+}
+
+#[test]
+fn power_off_is_success() {
+    let output = boot("hello", &kernels::hello(), &[]);
+    assert_eq!(status(&output), 0, "{output:?}");
+    assert_eq!(output.stdout, b"hello\r\n");
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn debug_exit_value_is_the_status() {
+    for value in [0x10, 0x21, 0x7F] {
+        let output = boot(&format!("exit-{value}"), &kernels::debug_exit(value), &[]);
+        assert_eq!(status(&output), i32::from(value) << 1 | 1);
+    }
+}
+
+#[test]
+fn triple_fault_has_a_post_mortem() {
+    let output = boot("triple-fault", &kernels::triple_fault(), &[]);
+    assert_eq!(status(&output), 3);
+    let words = stderr(&output);
+    for part in ["triple fault", "#UD", "#DF", "IDT"] {
+        assert!(words.contains(part), "no {part} in: {words}");
+    }
+}
+
+#[test]
+fn timeout_is_124() {
+    let start = Instant::now();
+    let output = boot("spin", &kernels::spin(), &["--timeout", "0.5"]);
+    assert_eq!(status(&output), 124);
+    assert!(stderr(&output).contains("timeout"));
+    assert!(start.elapsed() >= Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn reset_boots_again_unless_told_not_to() {
+    let output = boot("reset", &kernels::reset(), &["--timeout", "1.5"]);
+    assert_eq!(status(&output), 124);
+    let boots = String::from_utf8_lossy(&output.stdout).matches("booted\r\n").count();
+    assert!(boots >= 2, "{output:?}");
+
+    let output = boot("no-reboot", &kernels::reset(), &["--no-reboot"]);
+    assert_eq!(status(&output), 0);
+    assert_eq!(output.stdout, b"booted\r\n");
+}
+
+#[test]
+fn serial_output_goes_where_it_is_sent() {
+    let target = file("serial.txt", b"old content");
+    let output = boot("to-file", &kernels::hello(), &["--serial", &format!("file:{target}")]);
+    assert_eq!((status(&output), output.stdout.as_slice()), (0, &b""[..]));
+    assert_eq!(std::fs::read(&target).unwrap(), b"hello\r\n");
+
+    let output = boot("to-none", &kernels::hello(), &["--serial", "none"]);
+    assert_eq!((status(&output), output.stdout.as_slice()), (0, &b""[..]));
+}
+
+/// Nothing is lost at the end, however much there is.
+#[test]
+fn all_output_arrives() {
+    let output = boot("flood", &kernels::flood(5000), &[]);
+    assert_eq!(status(&output), 0);
+    assert_eq!(output.stdout.len(), 5000 * 64);
+}
+
+/// A reader that takes nothing cannot keep the guest from its timeout.
+#[test]
+fn blocked_output_does_not_outlive_the_timeout() {
+    let kernel = file("blocked", &kernels::flood(1_000_000));
+    let start = Instant::now();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
+        .args(["run", "--memory", "32M", "--timeout", "0.5", "--kernel", &kernel])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let unread = child.stdout.take();
+    assert_eq!(child.wait().unwrap().code(), Some(124));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    drop(unread);
+}
+
+#[test]
+fn closed_output_ends_the_guest() {
+    let kernel = file("closed", &kernels::flood(100_000_000));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
+        .args(["run", "--memory", "32M", "--timeout", "60", "--kernel", &kernel])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("standard output"), "{output:?}");
+}
+
+#[test]
+fn piped_input_reaches_the_guest() {
+    use std::io::Write;
+    let kernel = file("echo", &kernels::echo());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
+        .args(["run", "--memory", "32M", "--timeout", "60", "--kernel", &kernel])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Ctrl-A is only a byte in a pipe.
+    let text = format!("{}\x01x", "abc".repeat(100));
+    child.stdin.take().unwrap().write_all(format!("{text}q").as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(status(&output), 0);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("ready\r\n{text}q"));
+}
+
+#[test]
+fn stats_are_printed() {
+    let output = boot("stats", &kernels::hello(), &["--stats"]);
+    assert_eq!(status(&output), 0);
+    let words = stderr(&output);
+    for part in ["instructions", "MIPS", "blocks", "TLB", "wall", "CPU"] {
+        assert!(words.contains(part), "no {part} in: {words}");
+    }
+}
+
+/// Each is refused with status 2 and words that name the file and say what is wrong.
+#[test]
+fn bad_kernels_are_refused() {
+    let elf = |tail: &[u8]| [b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0", tail].concat();
+    let random: Vec<u8> =
+        (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut header_far_away = kernels::hello();
+    header_far_away[16..20].copy_from_slice(&0xFFFF_F000u32.to_le_bytes());
+    let mut many_segments = elf(&[0xFF; 48]);
+    many_segments[54..58].copy_from_slice(&[0x38, 0, 0xFF, 0xFF]);
+    let mut setup = vec![0; 0x1000];
+    setup[0x1F1] = 0xFF;
+    setup[0x1FE..0x200].copy_from_slice(&[0x55, 0xAA]);
+    setup[0x202..0x208].copy_from_slice(b"HdrS\x0f\x02");
+    let cases: [(&str, &[u8]); 9] = [
+        ("empty", b""),
+        ("text", b"#!/bin/sh\n"),
+        ("zeros", &[0; 4096]),
+        ("random", &random),
+        ("elf-cut-short", &elf(&[])),
+        ("elf-hostile", &elf(&[0xFF; 100])),
+        ("elf-many-segments", &many_segments),
+        ("multiboot-far-away", &header_far_away),
+        ("bzimage-cut-short", &setup),
+    ];
+    for (name, content) in cases {
+        let output = boot(name, content, &["--timeout", "5"]);
+        let words = stderr(&output);
+        assert_eq!(status(&output), 2, "{name}: {words}");
+        assert!(words.contains(name), "the file is not named: {words}");
+        assert!(words.lines().count() == 1, "{words}");
+    }
+}
+
+/// A kernel cut off anywhere is refused, or boots and fails in its own way.
+#[test]
+fn truncated_kernels_are_no_panic() {
+    let image = kernels::hello();
+    for length in (0..image.len()).step_by(7) {
+        let output = boot("truncated", &image[..length], &["--timeout", "1"]);
+        assert!([0, 2, 3, 124].contains(&status(&output)), "{length}: {output:?}");
+        assert!(!stderr(&output).contains("panicked"), "{length}: {output:?}");
+    }
+}
+
+#[test]
+fn unreadable_files_are_named() {
+    for args in [
+        &["run", "--kernel", "/nonexistent/kernel"][..],
+        &["run", "--kernel", "/"],
+        &["run", "--kernel", "/dev/zero", "--memory", "16M"],
+        &["run", "--kernel", "/dev/null"],
+    ] {
+        let output = ringshift(args);
+        assert_eq!(status(&output), 2, "{output:?}");
+        assert!(stderr(&output).contains(args[2]), "{output:?}");
+    }
+    let kernel = file("good-kernel", &kernels::hello());
+    let output = ringshift(&["run", "--kernel", &kernel, "--initrd", "/nonexistent/initrd"]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("/nonexistent/initrd"), "{output:?}");
+    let output = ringshift(&["run", "--kernel", &kernel, "--serial", "file:/nonexistent/out"]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("/nonexistent/out"), "{output:?}");
+}
+
+#[test]
+fn bad_usage_is_refused() {
+    let kernel = file("usage-kernel", &kernels::hello());
+    for args in [
+        &[][..],
+        &["fly"],
+        &["run"],
+        &["run", "--memory", "lots", "--kernel", &kernel],
+        &["run", "--memory", "12", "--kernel", &kernel],
+        &["run", "--memory", "9999999G", "--kernel", &kernel],
+        &["run", "--timeout", "-1", "--kernel", &kernel],
+        &["run", "--engine", "magic", "--kernel", &kernel],
+        &["run", "--serial", "pigeon", "--kernel", &kernel],
+        &["run", "--initrd", &kernel],
+        &["demo", "windows"],
+    ] {
+        let output = ringshift(args);
+        assert_eq!(status(&output), 2, "{args:?}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn demo_passes_its_own_checks() {
+    let output = ringshift(&["demo", "--timeout", "120"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(status(&output), 0, "{text}");
+    assert!(text.contains("Verdict: all as promised"), "{text}");
+}
+
+#[test]
+fn check_describes_the_host() {
+    let output = ringshift(&["check"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(status(&output), 0, "{text}");
+    for part in ["/dev/kvm", "FSGSBASE", "protection keys", "What Ringshift makes of it"] {
+        assert!(text.contains(part), "no {part} in: {text}");
+    }
+}
