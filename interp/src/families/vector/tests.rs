@@ -277,6 +277,34 @@ fn every_instruction_of_the_host_has_a_line() {
     }
 }
 
+#[test]
+fn instructions_beyond_the_cache_run_all_the_same() {
+    let programs: [&[u8]; 6] = [
+        &[0x66, 0x0F, 0xFE, 0x07],          // paddd xmm0, [rdi]
+        &[0x66, 0x0F, 0x3A, 0x14, 0x07, 3], // pextrb [rdi], xmm0, 3
+        &[0xC5, 0xFD, 0xFE, 0xC0],          // vpaddd ymm0, ymm0, ymm0
+        &[0xD9, 0xE8],                      // fld1
+        &[0xDB, 0x3F],                      // fstp tbyte [rdi]
+        &[0x0F, 0x6F, 0x0F],                // movq mm1, [rdi]
+    ];
+    let run = |cached: bool| {
+        let mut kit = kit(Start::Long);
+        kit.write::<u64>(DATA, 0x0123_4567_89AB_CDEF);
+        kit.cpu.vector[0].0[..4].copy_from_slice(&[11, 22, 33, 44]);
+        for bytes in programs {
+            let mut insn = decoder::decode(bytes, 64).expect("decodes");
+            insn.handle = if cached { native::prepare(&insn) } else { usize::MAX };
+            let handler = crate::table::handler(&insn);
+            handler(&mut kit.cpu, &mut kit.mmu, &insn).expect("runs");
+        }
+        let x87 = kit.cpu.x87;
+        (kit.cpu.vector, x87.st, x87.ftw, x87.fsw, kit.read::<u64>(DATA), kit.read::<u64>(DATA + 8))
+    };
+    // The cache has to have made room for one thunk before.
+    let expected = run(true);
+    assert_eq!(run(false), expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
