@@ -62,7 +62,7 @@ fn engine(engine: Engine) -> Result<EngineKind> {
 /// Says on standard error why the guest ended, where the guest cannot have said it itself.
 pub(crate) fn report(reason: &StopReason) {
     match reason {
-        StopReason::TripleFault(words) => eprintln!("ringshift: triple fault\n{words}"),
+        StopReason::TripleFault(words) => eprint!("ringshift: {words}"),
         StopReason::Timeout => eprintln!("ringshift: the timeout passed"),
         StopReason::PowerOff | StopReason::Reset | StopReason::DebugExit(_) | StopReason::Quit => {}
     }

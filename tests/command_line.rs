@@ -57,7 +57,7 @@ fn triple_fault_has_a_post_mortem() {
     let output = boot("triple-fault", &kernels::triple_fault(), &[]);
     assert_eq!(status(&output), 3);
     let words = stderr(&output);
-    for part in ["triple fault", "#UD", "#DF", "IDT"] {
+    for part in ["Triple fault", "#UD", "#DF", "IDT"] {
         assert!(words.contains(part), "no {part} in: {words}");
     }
 }

@@ -10,6 +10,9 @@ const HEADER: u32 = 32;
 /// Memory behind the image, for a stack.
 const BSS: u32 = 0x1000;
 
+/// An address that nothing is loaded at: it reads as zeros.
+const UNUSED: u32 = 0x20_0000;
+
 const COM1: u32 = 0x3F8;
 /// Line status register of COM1; bit 0 says that a byte was received.
 const COM1_LSR: u32 = COM1 + 5;
@@ -84,11 +87,8 @@ pub fn debug_exit(value: u8) -> Vec<u8> {
 /// Makes the processor shut down: an undefined instruction, with an IDT of no entries.
 pub fn triple_fault() -> Vec<u8> {
     assemble(|a| {
-        let mut pointer = a.create_label();
-        a.lidt(fword_ptr(pointer))?;
-        a.ud2()?;
-        a.set_label(&mut pointer)?;
-        a.db(&[0; 6])
+        a.lidt(fword_ptr(UNUSED))?;
+        a.ud2()
     })
 }
 

@@ -112,7 +112,7 @@ impl Vcpu {
 
     fn triple_fault(&mut self, triple: &TripleFault) {
         self.cpu.activity = Activity::Shutdown;
-        let words = triple.to_string();
+        let words = triple.explain(&self.cpu, &mut self.mmu);
         self.control.stop(StopReason::TripleFault(words));
     }
 
