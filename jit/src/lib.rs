@@ -1,1 +1,33 @@
-//! The same-ISA translator and the native single-instruction thunks.
+//! The same-ISA translator: guest code copied, with memory operands redirected and what is
+//! privileged rewritten, and run on the host CPU.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `engine` | the run loop: cold code interpreted, hot code translated |
+//! | `strategy` | how each instruction is emitted: one table |
+//! | `emit` | emission, by kind of instruction |
+//! | `liveness` | which flags matter where |
+//! | `regs` | where guest registers live |
+//! | `cache`, `indirect` | blocks, links, the caches that indirect branches probe |
+//! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
+//! | `helper` | calling the interpreter's definition of an instruction |
+
+mod arena;
+mod cache;
+mod emit;
+mod engine;
+mod helper;
+mod indirect;
+mod key;
+mod liveness;
+mod regs;
+mod runtime;
+mod stats;
+mod strategy;
+mod stubs;
+#[cfg(test)]
+mod tests;
+
+pub use arena::ArenaError;
+pub use engine::{Config, Engine, EngineError};
+pub use stats::Stats;

@@ -1,0 +1,170 @@
+//! The code cache's memory: one memfd mapped twice, writable in one place and executable in
+//! another, the executable view below 2 GiB.
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::arch::asm;
+use std::ffi::c_void;
+use std::ptr;
+use thiserror::Error;
+
+/// `MFD_EXEC` (Linux 6.3; include/uapi/linux/memfd.h).
+const MFD_EXEC: u32 = 0x10;
+/// `MAP_32BIT` (Linux arch/x86/include/uapi/asm/mman.h).
+const MAP_32BIT: u32 = 0x40;
+/// Alignment of what is appended.
+const ALIGNMENT: usize = 16;
+
+/// Why there is no code cache.
+#[derive(Debug, Error)]
+pub enum ArenaError {
+    /// The kernel refused memory.
+    #[error("cannot map {bytes:#x} bytes for translated code ({step}): {source}")]
+    Map {
+        /// What was tried.
+        step: &'static str,
+        /// How much was wanted.
+        bytes: usize,
+        /// The kernel's answer.
+        source: rustix::io::Errno,
+    },
+    /// The executable view is out of reach of 32-bit displacements.
+    #[error("the host placed translated code at {0:#x}, it must lie below 2 GiB")]
+    TooHigh(u64),
+}
+
+/// Append-only executable memory.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    code: *mut c_void,
+    view: *mut c_void,
+    size: usize,
+    used: usize,
+    /// What [`Arena::reset`] keeps.
+    kept: usize,
+}
+
+// SAFETY: the pointers are to mappings that the arena owns.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// An empty arena of `size` bytes; pages are allocated when first written.
+    pub(crate) fn new(size: usize) -> Result<Arena, ArenaError> {
+        let fail = |step| move |source| ArenaError::Map { step, bytes: size, source };
+        let name = "ringshift-jit";
+        let exec = MemfdFlags::CLOEXEC | MemfdFlags::from_bits_retain(MFD_EXEC);
+        // Kernels before 6.3 do not know MFD_EXEC and need none.
+        let fd = memfd_create(name, exec)
+            .or_else(|_| memfd_create(name, MemfdFlags::CLOEXEC))
+            .map_err(fail("memfd_create"))?;
+        ftruncate(&fd, size as u64).map_err(fail("ftruncate"))?;
+        let map = |prot, flags| {
+            // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+            unsafe { mmap(ptr::null_mut(), size, prot, flags, &fd, 0) }
+        };
+        let low = MapFlags::SHARED | MapFlags::from_bits_retain(MAP_32BIT);
+        let code = map(ProtFlags::READ | ProtFlags::EXEC, low).map_err(fail("executable view"))?;
+        let view = map(ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        let view = view.map_err(fail("writable view")).inspect_err(|_| {
+            // SAFETY: mapped above, used by nobody.
+            let _ = unsafe { munmap(code, size) };
+        })?;
+        let arena = Arena { code, view, size, used: 0, kept: 0 };
+        if code as u64 + size as u64 > softmmu::low::LOW_LIMIT {
+            return Err(ArenaError::TooHigh(code as u64));
+        }
+        Ok(arena)
+    }
+
+    /// The address that the next [`Arena::append`] puts code at.
+    pub(crate) fn next(&self) -> u64 {
+        self.code as u64 + self.used.next_multiple_of(ALIGNMENT) as u64
+    }
+
+    /// Bytes left.
+    pub(crate) fn room(&self) -> usize {
+        self.size - self.used.next_multiple_of(ALIGNMENT).min(self.size)
+    }
+
+    /// Bytes in use.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Appends code and returns its address, or nothing where the arena is full.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Option<u64> {
+        if bytes.len() > self.room() {
+            return None;
+        }
+        let start = self.used.next_multiple_of(ALIGNMENT);
+        // SAFETY: the bytes lie inside the writable view, which only this thread uses.
+        unsafe {
+            let target = self.view.cast::<u8>().add(start);
+            ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+        }
+        self.used = start + bytes.len();
+        serialize();
+        Some(self.code as u64 + start as u64)
+    }
+
+    /// What was appended so far survives [`Arena::reset`].
+    pub(crate) fn keep(&mut self) {
+        self.kept = self.used;
+    }
+
+    /// Forgets everything behind what is kept. Nothing of it may be on the way to execution.
+    pub(crate) fn reset(&mut self) {
+        self.used = self.kept;
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.used = 0;
+        self.kept = 0;
+    }
+
+    /// Makes the 32-bit displacement at code address `site` (that of a jump or call which ends
+    /// with it) lead to `target`.
+    pub(crate) fn patch(&mut self, site: u64, target: u64) {
+        let offset = site.wrapping_sub(self.code as u64) as usize;
+        debug_assert!(offset + 4 <= self.used);
+        let relative = target.wrapping_sub(site + 4) as u32;
+        // SAFETY: `site` was emitted as a displacement inside the arena; the displacement need
+        // not be aligned, and no other thread executes this vCPU's code.
+        unsafe { self.view.cast::<u8>().add(offset).cast::<u32>().write_unaligned(relative) };
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: both are mappings of this size that the arena made.
+        unsafe {
+            let _ = munmap(self.code, self.size);
+            let _ = munmap(self.view, self.size);
+        }
+    }
+}
+
+/// Executes a serializing instruction, as is required between writing code through one address
+/// and executing it through another (SDM vol. 3A, section 9.1.3). IRET is the one that neither
+/// needs privilege nor exits from a virtual machine.
+pub(crate) fn serialize() {
+    // SAFETY: returns to the next instruction with the same selectors, stack and flags.
+    unsafe {
+        asm!(
+            "mov {t}, rsp",
+            "mov {u:e}, ss",
+            "push {u}",
+            "push {t}",
+            "pushfq",
+            "mov {u:e}, cs",
+            "push {u}",
+            "lea {u}, [rip + 2f]",
+            "push {u}",
+            "iretq",
+            "2:",
+            t = out(reg) _,
+            u = out(reg) _,
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! Translated blocks, found by address, invalidated by page, linked to one another.
+
+use crate::arena::Arena;
+use crate::emit::LinkRequest;
+use crate::indirect::IndirectCache;
+use crate::key::Key;
+use hashbrown::HashMap;
+use softmmu::CodeWrite;
+
+/// Entries of the direct-mapped front of the block table.
+const FRONT: usize = 1 << 13;
+
+/// What a block is found by. The linear address belongs to it because it is part of the code:
+/// return addresses, RIP-relative operands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Place {
+    pub(crate) rip: u64,
+    /// Physical address of the first byte.
+    pub(crate) gpa: u64,
+    pub(crate) key: Key,
+}
+
+/// A translated block.
+pub(crate) struct Block {
+    pub(crate) place: Place,
+    /// Bytes of guest code, all in one page.
+    pub(crate) len: u64,
+    /// Code addresses of the entries with flags in EFLAGS and in the slot.
+    pub(crate) direct: u64,
+    pub(crate) saved: u64,
+    /// Links that lead here.
+    incoming: Vec<u32>,
+    /// Links that leave: first and number.
+    outgoing: (u32, u32),
+    alive: bool,
+}
+
+/// A direct exit.
+pub(crate) struct Link {
+    /// Address of the displacement, and of the code that leaves to the engine.
+    site: u64,
+    trampoline: u64,
+    pub(crate) target: u64,
+    saved: bool,
+    pub(crate) from: u32,
+    to: Option<u32>,
+}
+
+/// A patched link whose target is in another page than its block.
+struct CrossPage {
+    link: u32,
+    global: bool,
+}
+
+/// All blocks of an engine.
+pub(crate) struct BlockCache {
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) links: Vec<Link>,
+    by_place: HashMap<Place, u32>,
+    by_page: HashMap<u64, Vec<u32>>,
+    cross_page: Vec<CrossPage>,
+    front: Box<[(Place, u32)]>,
+}
+
+const NOWHERE: Place = Place { rip: u64::MAX, gpa: u64::MAX, key: Key(0) };
+
+fn slot(place: &Place) -> usize {
+    (place.rip ^ place.rip >> 12 ^ u64::from(place.key.0)) as usize & (FRONT - 1)
+}
+
+impl Default for BlockCache {
+    fn default() -> BlockCache {
+        BlockCache {
+            blocks: Vec::new(),
+            links: Vec::new(),
+            by_place: HashMap::new(),
+            by_page: HashMap::new(),
+            cross_page: Vec::new(),
+            front: vec![(NOWHERE, 0); FRONT].into(),
+        }
+    }
+}
+
+impl BlockCache {
+    /// The block at a place.
+    #[inline]
+    pub(crate) fn find(&mut self, place: &Place) -> Option<u32> {
+        let front = &mut self.front[slot(place)];
+        if front.0 == *place {
+            return Some(front.1);
+        }
+        let index = *self.by_place.get(place)?;
+        *front = (*place, index);
+        Some(index)
+    }
+
+    /// Adds a block whose code starts at `base`.
+    pub(crate) fn insert(
+        &mut self,
+        place: Place,
+        len: u64,
+        base: u64,
+        entries: (usize, usize),
+        links: &[LinkRequest],
+    ) -> u32 {
+        let index = self.blocks.len() as u32;
+        let first = self.links.len() as u32;
+        for link in links {
+            self.links.push(Link {
+                site: base + link.site as u64,
+                trampoline: base + link.trampoline as u64,
+                target: link.target,
+                saved: link.saved,
+                from: index,
+                to: None,
+            });
+        }
+        self.blocks.push(Block {
+            place,
+            len,
+            direct: base + entries.0 as u64,
+            saved: base + entries.1 as u64,
+            incoming: Vec::new(),
+            outgoing: (first, links.len() as u32),
+            alive: true,
+        });
+        self.by_place.insert(place, index);
+        self.by_page.entry(place.gpa & !0xFFF).or_default().push(index);
+        index
+    }
+
+    /// Links an exit to its target's block. `global`: the target's page is a global one.
+    pub(crate) fn link(&mut self, arena: &mut Arena, link: u32, to: u32, global: bool) -> bool {
+        let exit = &mut self.links[link as usize];
+        let (from, target) = (&self.blocks[exit.from as usize], &self.blocks[to as usize]);
+        let same_place = exit.target == target.place.rip && from.place.key == target.place.key;
+        if exit.to.is_some() || !from.alive || !target.alive || !same_place {
+            return false;
+        }
+        if from.place.rip & !0xFFF != target.place.rip & !0xFFF {
+            self.cross_page.push(CrossPage { link, global });
+        }
+        exit.to = Some(to);
+        arena.patch(exit.site, if exit.saved { target.saved } else { target.direct });
+        self.blocks[to as usize].incoming.push(link);
+        true
+    }
+
+    fn unlink(&mut self, arena: &mut Arena, link: u32) {
+        let exit = &mut self.links[link as usize];
+        if let Some(to) = exit.to.take() {
+            arena.patch(exit.site, exit.trampoline);
+            self.blocks[to as usize].incoming.retain(|&other| other != link);
+        }
+    }
+
+    /// Undoes the cross-page links that `gone` picks by the target's RIP and globality.
+    pub(crate) fn unlink_pages(&mut self, arena: &mut Arena, gone: impl Fn(u64, bool) -> bool) {
+        let mut cross_page = std::mem::take(&mut self.cross_page);
+        cross_page.retain(|cross| {
+            let link = &self.links[cross.link as usize];
+            let drop = gone(link.target, cross.global);
+            if drop {
+                self.unlink(arena, cross.link);
+            }
+            !drop
+        });
+        self.cross_page = cross_page;
+    }
+
+    /// Removes the blocks whose bytes were written. Returns their number.
+    pub(crate) fn invalidate(
+        &mut self,
+        arena: &mut Arena,
+        indirect: &mut IndirectCache,
+        write: &CodeWrite,
+    ) -> u64 {
+        let mut removed = 0;
+        let first = write.gpa & !0xFFF;
+        let last = write.gpa.saturating_add(write.len.saturating_sub(1)) & !0xFFF;
+        for page in (first..=last).step_by(0x1000) {
+            let Some(list) = self.by_page.get(&page) else { continue };
+            let hit: Vec<u32> = (list.iter().copied())
+                .filter(|&index| {
+                    let block = &self.blocks[index as usize];
+                    write.touches(block.place.gpa, block.len)
+                })
+                .collect();
+            removed += hit.len() as u64;
+            for index in hit {
+                self.remove(arena, indirect, index);
+            }
+        }
+        removed
+    }
+
+    fn remove(&mut self, arena: &mut Arena, indirect: &mut IndirectCache, index: u32) {
+        let block = &mut self.blocks[index as usize];
+        block.alive = false;
+        let place = block.place;
+        let (first, count) = block.outgoing;
+        let incoming = std::mem::take(&mut block.incoming);
+        for link in incoming {
+            self.unlink(arena, link);
+        }
+        for link in first..first + count {
+            self.unlink(arena, link);
+        }
+        self.by_place.remove(&place);
+        if let Some(list) = self.by_page.get_mut(&(place.gpa & !0xFFF)) {
+            list.retain(|&other| other != index);
+        }
+        let front = &mut self.front[slot(&place)];
+        if front.1 == index {
+            *front = (NOWHERE, 0);
+        }
+        indirect.remove(place.key, place.rip);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = BlockCache::default();
+    }
+}

@@ -1,0 +1,187 @@
+//! Near jumps, calls and returns.
+
+use super::memory::Access;
+use super::{Cold, LinkRequest, Unit};
+use crate::regs::{STACK, host};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::{Instruction, OpKind};
+use interp::engine::block::Op;
+
+impl Unit<'_> {
+    /// The target of a direct branch; none where the helper must see it.
+    fn target(&self, insn: &Instruction) -> Option<u64> {
+        match insn.op0_kind() {
+            OpKind::NearBranch64 => {
+                let target = insn.near_branch_target();
+                let canonical = ((target << 16) as i64 >> 16) as u64 == target;
+                (self.key.is_long() && canonical).then_some(target)
+            }
+            OpKind::NearBranch32 if !self.key.is_long() => Some(self.key.wrap(insn.near_branch_target())),
+            _ => None,
+        }
+    }
+
+    /// Operand and stack width of near branches in bytes: those of the mode, or the helper's.
+    fn word(&self) -> u32 {
+        if self.key.is_long() { 8 } else { 4 }
+    }
+
+    /// JMP.
+    pub(crate) fn jmp(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if let Some(target) = self.target(insn) {
+            self.exit_to(target);
+            return true;
+        }
+        if !self.is_near_indirect(op, insn) {
+            return false;
+        }
+        let slow = self.label();
+        self.save_for_exit();
+        self.load_target(op, insn, slow);
+        self.lookup_target(slow);
+        self.finish_indirect(op, slow, 0);
+        true
+    }
+
+    /// Jcc.
+    pub(crate) fn jcc(&mut self, _: &Op, insn: &Instruction) -> bool {
+        let Some(target) = self.target(insn) else { return false };
+        self.before_flag_use();
+        let condition = insn.condition_code() as u8 - 1;
+        self.ops.push(0x0F);
+        self.ops.push(0x80 | condition);
+        self.ops.push_i32(0);
+        let site = self.offset() - 4;
+        let rest = (self.count - self.index - 1) as i32;
+        let saved = self.flags.slot;
+        if rest == 0 {
+            self.links.push(LinkRequest { site, trampoline: 0, target, saved });
+        } else {
+            self.cold.push(Cold::SideExit { site, rest, target, saved });
+        }
+        true
+    }
+
+    /// CALL near.
+    pub(crate) fn call_near(&mut self, op: &Op, insn: &Instruction) -> bool {
+        let slow = self.label();
+        if let Some(target) = self.target(insn) {
+            self.save_for_exit();
+            self.push_return(slow);
+            let word = self.word() as i32;
+            self.move_stack(-word);
+            self.add_slow(op, slow, slow);
+            self.exit_to(target);
+            return true;
+        }
+        if !self.is_near_indirect(op, insn) {
+            return false;
+        }
+        self.save_for_exit();
+        self.load_target(op, insn, slow);
+        let kept = self.env.addresses.temporary;
+        dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+        self.push_return(slow);
+        dynasm!(self.ops ; .arch x64 ; mov r14, [kept]);
+        self.lookup_target(slow);
+        let word = self.word() as i32;
+        self.finish_indirect(op, slow, -word);
+        true
+    }
+
+    /// RET near.
+    pub(crate) fn ret(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if u32::from(op.insn.op_size) != self.word() {
+            return false;
+        }
+        let slow = self.label();
+        self.save_for_exit();
+        dynasm!(self.ops ; .arch x64 ; mov r14, Rq(STACK));
+        let size = self.word();
+        self.lookup(Access { size, write: false, align: 1 }, slow, false);
+        self.load_word_at_address();
+        self.lookup_target(slow);
+        let release = if insn.op_count() > 0 { insn.immediate16() } else { 0 };
+        self.finish_indirect(op, slow, size as i32 + i32::from(release));
+        true
+    }
+
+    fn is_near_indirect(&self, op: &Op, insn: &Instruction) -> bool {
+        let word = self.word();
+        match insn.op0_kind() {
+            OpKind::Register => insn.op0_register().size() as u32 == word,
+            OpKind::Memory => {
+                u32::from(op.insn.mem.size) == word
+                    && u32::from(op.insn.op_size) == word
+                    && self.can_access(op)
+                    && (insn.is_jmp_near_indirect() || insn.is_call_near_indirect())
+            }
+            _ => false,
+        }
+    }
+
+    /// R14 = target of an indirect branch.
+    fn load_target(&mut self, op: &Op, insn: &Instruction, slow: DynamicLabel) {
+        if insn.op0_kind() == OpKind::Memory {
+            let access = Access { size: self.word(), write: false, align: 1 };
+            self.access(op, insn, access, slow, false);
+            self.load_word_at_address();
+            return;
+        }
+        let number = insn.op0_register().full_register().number() as u8;
+        match (host(number), self.key.is_long()) {
+            (Some(n), true) => dynasm!(self.ops ; .arch x64 ; mov r14, Rq(n)),
+            (Some(n), false) => dynasm!(self.ops ; .arch x64 ; mov r14d, Rd(n)),
+            (None, _) => {
+                let slot = self.env.addresses.gpr(number);
+                dynasm!(self.ops ; .arch x64 ; mov r14, [slot]);
+            }
+        }
+    }
+
+    /// R14 = word at host address R13 + R14.
+    fn load_word_at_address(&mut self) {
+        if self.key.is_long() {
+            dynasm!(self.ops ; .arch x64 ; mov r14, [r13 + r14]);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov r14d, [r13 + r14]);
+        }
+    }
+
+    /// Probes the inline cache for the target in R14: R13 is then the offset of its entry.
+    fn lookup_target(&mut self, slow: DynamicLabel) {
+        let table = self.env.indirect;
+        dynasm!(self.ops
+            ; .arch x64
+            ; movzx r13d, r14w
+            ; shl r13d, 4
+            ; cmp r14, [r13 + table]
+            ; jne =>slow
+        );
+    }
+
+    /// Jumps to what [`Unit::lookup_target`] found, the stack pointer moved by `stack`.
+    fn finish_indirect(&mut self, op: &Op, slow: DynamicLabel, stack: i32) {
+        if stack != 0 {
+            self.move_stack(stack);
+        }
+        let code = self.env.indirect + 8;
+        dynasm!(self.ops ; .arch x64 ; jmp QWORD [r13 + code]);
+        self.add_slow(op, slow, slow);
+        self.ended = true;
+    }
+
+    /// Writes the return address below the stack pointer, which stays.
+    fn push_return(&mut self, slow: DynamicLabel) {
+        let word = self.word();
+        self.stack_slot(word, slow);
+        let next = self.next;
+        if word == 4 {
+            dynasm!(self.ops ; .arch x64 ; mov DWORD [r14], next as i32);
+        } else if let Ok(next) = i32::try_from(next as i64) {
+            dynasm!(self.ops ; .arch x64 ; mov QWORD [r14], next);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov r13, QWORD next as i64 ; mov [r14], r13);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The cold section behind a block.
+
+use super::{FlagState, LinkRequest, Unit};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use interp::engine::block::Op;
+
+/// Code that is rarely executed.
+pub(crate) enum Cold {
+    /// A memory access that missed: the helper executes the whole instruction.
+    Slow {
+        label: DynamicLabel,
+        back: DynamicLabel,
+        site: u32,
+        /// The hot path goes on with flags in EFLAGS.
+        restore: bool,
+        vectors: bool,
+        x87: bool,
+    },
+    /// A taken branch in the middle of the block.
+    SideExit {
+        /// Offset of the branch's displacement.
+        site: usize,
+        /// Instructions counted at the entry but not executed.
+        rest: i32,
+        target: u64,
+        saved: bool,
+    },
+    /// A request, or too few instructions left.
+    Poll { label: DynamicLabel, count: i32, rip: u64 },
+    /// Vector registers are still in the context.
+    LoadVectors { label: DynamicLabel, back: DynamicLabel },
+    /// x87 state is still in the context.
+    LoadX87 { label: DynamicLabel, back: DynamicLabel },
+}
+
+impl Unit<'_> {
+    /// The slow path of the current instruction, which continues at `back` with the flag state
+    /// that the hot path has there.
+    pub(super) fn add_slow(&mut self, op: &Op, label: DynamicLabel, back: DynamicLabel) {
+        let site = self.site(op, true);
+        let (vectors, x87) = (self.vectors, self.x87);
+        let restore = self.flags.eflags;
+        self.cold.push(Cold::Slow { label, back, site, restore, vectors, x87 });
+    }
+
+    /// A jump to the code at `target`, through a link.
+    pub(super) fn exit_to(&mut self, target: u64) {
+        let saved = self.flags.slot;
+        self.ops.push(0xE9);
+        self.ops.push_i32(0);
+        let site = self.offset() - 4;
+        self.links.push(LinkRequest { site, trampoline: 0, target, saved });
+        self.ended = true;
+    }
+
+    pub(super) fn emit_cold(&mut self) {
+        let mut fixups = Vec::new();
+        let mut cold = std::mem::take(&mut self.cold);
+        for item in cold.drain(..) {
+            match item {
+                Cold::Slow { label, back, site, restore, vectors, x87 } => {
+                    dynasm!(self.ops ; .arch x64 ; =>label ; mov r14d, site as i32);
+                    self.call(self.env.stubs.helper);
+                    if vectors {
+                        self.call(self.env.stubs.load_vectors);
+                    }
+                    if x87 {
+                        self.call(self.env.stubs.load_x87);
+                    }
+                    if restore {
+                        self.restore_flags();
+                    }
+                    dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                }
+                Cold::SideExit { site, rest, target, saved } => {
+                    fixups.push((site, self.offset()));
+                    let budget = self.env.addresses.budget;
+                    dynasm!(self.ops
+                        ; .arch x64
+                        ; mov r13, [budget]
+                        ; lea r13, [r13 + rest]
+                        ; mov [budget], r13
+                    );
+                    self.flags = if saved { FlagState::SAVED } else { FlagState::EFLAGS };
+                    self.exit_to(target);
+                }
+                Cold::Poll { label, count, rip } => {
+                    let budget = self.env.addresses.budget;
+                    dynasm!(self.ops
+                        ; .arch x64
+                        ; =>label
+                        ; add QWORD [budget], count
+                        ; mov r14, QWORD rip as i64
+                    );
+                    self.jump(self.env.stubs.leave_poll);
+                }
+                Cold::LoadVectors { label, back } => {
+                    dynasm!(self.ops ; .arch x64 ; =>label);
+                    self.call(self.env.stubs.load_vectors);
+                    dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                }
+                Cold::LoadX87 { label, back } => {
+                    dynasm!(self.ops ; .arch x64 ; =>label);
+                    self.call(self.env.stubs.load_x87);
+                    dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                }
+            }
+        }
+        for i in 0..self.links.len() {
+            self.links[i].trampoline = self.offset();
+            let number = self.env.first_link + i as u32;
+            dynasm!(self.ops ; .arch x64 ; mov r14d, number as i32);
+            let stubs = self.env.stubs;
+            let target =
+                if self.links[i].saved { stubs.leave_link_saved } else { stubs.leave_link };
+            self.jump(target);
+        }
+        self.fixups = fixups;
+    }
+}

@@ -1,0 +1,307 @@
+//! Emission of one block.
+//!
+//! Hot code first, then the cold section: slow paths of memory accesses, side exits, trampolines
+//! of links that are not patched yet. R13 and R14 are scratch inside an instruction; nothing of
+//! them survives to the next.
+
+mod alu;
+mod branch;
+mod cold;
+mod divide;
+mod flags;
+mod memory;
+mod passthrough;
+mod stack;
+mod vector;
+
+use crate::helper::Site;
+use crate::key::Key;
+use crate::liveness::{Effects, analyze, effects};
+use crate::strategy::{Emit, strategy};
+use crate::stubs::{Addresses, Stubs};
+pub(crate) use cold::Cold;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+pub(crate) use flags::FlagState;
+use iced_x86::{Encoder, Instruction};
+use interp::engine::block::Op;
+
+/// A direct exit that may be linked to its target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkRequest {
+    /// Offset of the 32-bit displacement of the jump.
+    pub(crate) site: usize,
+    /// Offset of the code that leaves instead.
+    pub(crate) trampoline: usize,
+    /// Target RIP.
+    pub(crate) target: u64,
+    /// The flags are in the slot, not in EFLAGS.
+    pub(crate) saved: bool,
+}
+
+/// What does not change between blocks.
+pub(crate) struct Environment<'a> {
+    pub(crate) addresses: &'a Addresses,
+    pub(crate) stubs: &'a Stubs,
+    /// The inline cache of indirect branches for the block's key.
+    pub(crate) indirect: i32,
+    pub(crate) sites: &'a mut Vec<Site>,
+    /// Number of the first link of the block.
+    pub(crate) first_link: u32,
+    /// The vector instructions that the guest's CPU has.
+    pub(crate) policy: &'a x86::cpuid::Policy,
+    pub(crate) helpers_only: bool,
+    pub(crate) precise_flags: bool,
+}
+
+/// A block's host code.
+pub(crate) struct Emitted {
+    pub(crate) code: Vec<u8>,
+    /// Offset of the entry with flags in EFLAGS.
+    pub(crate) direct: usize,
+    /// Offset of the entry with flags in the slot.
+    pub(crate) saved: usize,
+    pub(crate) links: Vec<LinkRequest>,
+}
+
+/// A block being emitted.
+pub(crate) struct Unit<'a> {
+    ops: VecAssembler<X64Relocation>,
+    base: u64,
+    encoder: Encoder,
+    env: Environment<'a>,
+    key: Key,
+    effects: Vec<Effects>,
+    live: Vec<u32>,
+    /// The instruction being emitted.
+    index: usize,
+    count: usize,
+    flags: FlagState,
+    cold: Vec<Cold>,
+    links: Vec<LinkRequest>,
+    /// Displacements of branches to the cold section, and where they lead.
+    fixups: Vec<(usize, usize)>,
+    /// Vector registers are in the host's for certain.
+    vectors: bool,
+    /// x87 state is in the host's for certain.
+    x87: bool,
+    /// Nothing follows: an unconditional branch was emitted.
+    ended: bool,
+    /// RIP of the current instruction and of the next.
+    rip: u64,
+    next: u64,
+}
+
+/// Emits the block of `insns` at `rip` for arena address `base`.
+pub(crate) fn emit_block(
+    base: u64,
+    rip: u64,
+    key: Key,
+    insns: &[Op],
+    env: Environment<'_>,
+) -> Option<Emitted> {
+    let mut at = rip;
+    let mut iced = Vec::with_capacity(insns.len());
+    for op in insns {
+        iced.push(op.insn.to_iced(at));
+        at = key.wrap(at.wrapping_add(u64::from(op.insn.len)));
+    }
+    let effects: Vec<Effects> = iced.iter().map(effects).collect();
+    let live = analyze(&iced, &effects, env.precise_flags);
+    let unit = Unit {
+        ops: VecAssembler::new(base as usize),
+        base,
+        encoder: Encoder::new(64),
+        env,
+        key,
+        effects,
+        live,
+        index: 0,
+        count: insns.len(),
+        flags: FlagState::SAVED,
+        cold: Vec::new(),
+        links: Vec::new(),
+        fixups: Vec::new(),
+        vectors: false,
+        x87: false,
+        ended: false,
+        rip,
+        next: rip,
+    };
+    unit.run(insns, &iced)
+}
+
+impl<'a> Unit<'a> {
+    fn run(mut self, insns: &[Op], iced: &[Instruction]) -> Option<Emitted> {
+        let direct = self.offset();
+        let saved = self.entry(insns);
+        for (i, (op, insn)) in insns.iter().zip(iced).enumerate() {
+            self.index = i;
+            self.rip = self.next;
+            self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
+            self.instruction(op, insn)?;
+        }
+        if !self.ended {
+            let next = self.next;
+            self.exit_to(next);
+        }
+        self.emit_cold();
+        let mut code = self.ops.finalize().ok()?;
+        let links = self.links.iter().map(|link| (link.site, link.trampoline));
+        for (site, target) in links.chain(self.fixups.iter().copied()) {
+            let relative = (target as i64 - (site as i64 + 4)) as i32;
+            code.get_mut(site..site + 4)?.copy_from_slice(&relative.to_le_bytes());
+        }
+        Some(Emitted { code, direct, saved, links: self.links })
+    }
+
+    /// The two entries, the instruction count and the poll. Returns the offset of the second.
+    fn entry(&mut self, insns: &[Op]) -> usize {
+        if self.live[0] != 0 {
+            self.flags = FlagState::EFLAGS;
+            self.save_flags();
+        }
+        let saved = self.offset();
+        self.flags = FlagState::SAVED;
+        let leave = self.label();
+        let (budget, request) =
+            (self.env.addresses.budget, self.env.addresses.exit_request);
+        let count = self.count as i32;
+        dynasm!(self.ops
+            ; .arch x64
+            ; sub QWORD [budget], count
+            ; js =>leave
+            ; cmp DWORD [request], 0
+            ; jne =>leave
+        );
+        self.cold.push(Cold::Poll { label: leave, count, rip: self.rip });
+        self.load_units_at_entry(insns);
+        saved
+    }
+
+    fn instruction(&mut self, op: &Op, insn: &Instruction) -> Option<()> {
+        if !self.env.helpers_only {
+            let done = match strategy(op) {
+                Emit::Helper => false,
+                Emit::Passthrough => self.passthrough(op, insn),
+                Emit::Custom(emit) => emit(self, op, insn),
+            };
+            if done {
+                return Some(());
+            }
+        }
+        self.call_helper(op);
+        Some(())
+    }
+
+    /// Calls the interpreter's definition of the current instruction.
+    fn call_helper(&mut self, op: &Op) {
+        if !self.flags.slot {
+            self.save_flags();
+        }
+        let site = self.site(op, false);
+        dynasm!(self.ops ; .arch x64 ; mov r14d, site as i32);
+        self.call(self.env.stubs.helper);
+        self.flags = FlagState::SAVED;
+        self.vectors = false;
+        self.x87 = false;
+    }
+
+    /// Registers the current instruction as a place that calls a helper.
+    fn site(&mut self, op: &Op, slow: bool) -> u32 {
+        let number = self.env.sites.len() as u32;
+        self.env.sites.push(Site {
+            op: *op,
+            rip: self.rip,
+            next: self.next,
+            rest: (self.count - self.index) as u32,
+            key: changes_key(op).then_some(self.key),
+            slow,
+        });
+        number
+    }
+
+    fn offset(&self) -> usize {
+        self.ops.offset().0
+    }
+
+    fn label(&mut self) -> DynamicLabel {
+        self.ops.new_dynamic_label()
+    }
+
+    fn place(&mut self, label: DynamicLabel) {
+        dynasm!(self.ops ; .arch x64 ; =>label);
+    }
+
+    /// A call of a stub.
+    fn call(&mut self, target: u64) {
+        self.ops.push(0xE8);
+        self.relative(target);
+    }
+
+    /// A jump to a stub.
+    fn jump(&mut self, target: u64) {
+        self.ops.push(0xE9);
+        self.relative(target);
+    }
+
+    fn relative(&mut self, target: u64) {
+        let end = self.base + self.offset() as u64 + 4;
+        self.ops.push_i32(target.wrapping_sub(end) as i32);
+    }
+
+    /// Encodes an instruction with iced.
+    fn put(&mut self, insn: &Instruction) -> bool {
+        let at = self.base + self.offset() as u64;
+        let ok = self.encoder.encode(insn, at).is_ok();
+        let buffer = self.encoder.take_buffer();
+        if ok {
+            self.ops.extend(&buffer);
+        }
+        self.encoder.set_buffer({
+            let mut buffer = buffer;
+            buffer.clear();
+            buffer
+        });
+        ok
+    }
+
+    /// Whether iced can encode it.
+    fn encodes(&mut self, insn: &Instruction) -> bool {
+        let at = self.base + self.offset() as u64;
+        let ok = self.encoder.encode(insn, at).is_ok();
+        let mut buffer = self.encoder.take_buffer();
+        buffer.clear();
+        self.encoder.set_buffer(buffer);
+        ok
+    }
+
+    /// The flags that are live before the current instruction, and behind it.
+    fn live_before(&self) -> u32 {
+        self.live[self.index]
+    }
+    fn live_after(&self) -> u32 {
+        self.live[self.index + 1]
+    }
+}
+
+/// Whether the instruction may change what a [`Key`] holds without saying so by its `Flow`:
+/// floating-point control.
+fn changes_key(op: &Op) -> bool {
+    use decoder::Mnemonic::*;
+    matches!(
+        op.insn.mnemonic(),
+        Ldmxcsr
+            | Vldmxcsr
+            | Fldcw
+            | Fldenv
+            | Frstor
+            | Fninit
+            | Fnclex
+            | Fnsave
+            | Fnstenv
+            | Fxrstor
+            | Fxrstor64
+            | Xrstor
+            | Xrstor64
+    )
+}

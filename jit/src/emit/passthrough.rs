@@ -1,0 +1,223 @@
+//! The guest's own instruction, re-encoded: registers by the pinning, the memory operand at its
+//! host address.
+
+use super::Unit;
+use super::memory::Access;
+use crate::regs::{host, is_high_byte, same_part};
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use interp::engine::block::Op;
+
+/// Guest registers of the context in host scratch registers, for one instruction.
+#[derive(Default)]
+pub(super) struct Borrowed {
+    /// Guest number, host register number, written.
+    entries: Vec<(u8, u8, bool)>,
+}
+
+impl Unit<'_> {
+    pub(super) fn passthrough(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if op.insn.handle != 0 {
+            return self.vector(op, insn);
+        }
+        let kinds_ok = (0..insn.op_count()).all(|i| match insn.op_kind(i) {
+            OpKind::Register => insn.op_register(i).is_gpr(),
+            OpKind::Memory
+            | OpKind::Immediate8
+            | OpKind::Immediate16
+            | OpKind::Immediate32
+            | OpKind::Immediate64
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to64
+            | OpKind::Immediate32to64 => true,
+            _ => false,
+        });
+        if !kinds_ok {
+            return false;
+        }
+        if op.insn.has_mem() { self.with_memory(op, insn) } else { self.registers_only(op, insn) }
+    }
+
+    fn registers_only(&mut self, op: &Op, insn: &Instruction) -> bool {
+        let mut copy = *insn;
+        simplify(&mut copy);
+        let Some(borrowed) = map_registers(&mut copy, insn, &[13, 14]) else { return false };
+        if !self.encodes(&copy) {
+            return false;
+        }
+        self.before_flag_use();
+        self.borrow_registers(&borrowed);
+        if copy == *insn && op.insn.bits == 64 {
+            self.ops.extend(op.insn.as_bytes());
+        } else {
+            self.put(&copy);
+        }
+        self.give_back(&borrowed);
+        self.after_flag_write();
+        true
+    }
+
+    fn with_memory(&mut self, op: &Op, insn: &Instruction) -> bool {
+        let size = u32::from(op.insn.mem.size);
+        if !self.can_access(op) || !matches!(size, 1..=16) || !size.is_power_of_two() {
+            return false;
+        }
+        let bit_offset = matches!(
+            insn.mnemonic(),
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+        );
+        if bit_offset && insn.op_kind(1) == OpKind::Register {
+            return false;
+        }
+        let mut copy = *insn;
+        simplify(&mut copy);
+        let Some(borrowed) = map_registers(&mut copy, insn, &[13]) else { return false };
+        let collapse = !borrowed.entries.is_empty() || self.needs_flag_restore_at_memory();
+        set_host_address(&mut copy, collapse);
+        if !self.encodes(&copy) {
+            return false;
+        }
+        let write = memory_is_written(insn);
+        let atomic = insn.has_lock_prefix() || write && insn.mnemonic() == Mnemonic::Xchg;
+        let aligned = atomic || insn.mnemonic() == Mnemonic::Cmpxchg16b;
+        let align = if aligned { size } else { 1 };
+        let (slow, back) = (self.label(), self.label());
+        self.before_clobber();
+        self.access(op, insn, Access { size, write, align }, slow, collapse);
+        self.before_flag_use();
+        self.borrow_registers(&borrowed);
+        self.put(&copy);
+        self.give_back(&borrowed);
+        self.after_flag_write();
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
+    /// Whether flags come back between the address translation and the instruction, which costs
+    /// R13.
+    pub(super) fn needs_flag_restore_at_memory(&self) -> bool {
+        let effects = self.effects[self.index];
+        let passes = if effects.writes != 0 { self.live_after() & !effects.kills } else { 0 };
+        effects.reads | passes != 0
+    }
+
+    pub(super) fn borrow_registers(&mut self, borrowed: &Borrowed) {
+        for &(guest, host, _) in &borrowed.entries {
+            let slot = self.env.addresses.gpr(guest);
+            dynasm!(self.ops ; .arch x64 ; mov Rq(host), [slot]);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, borrowed: &Borrowed) {
+        for &(guest, host, written) in &borrowed.entries {
+            if written {
+                let slot = self.env.addresses.gpr(guest);
+                dynasm!(self.ops ; .arch x64 ; mov [slot], Rq(host));
+            }
+        }
+    }
+}
+
+/// Replaces explicit general-purpose registers by those that hold them, borrowing from `scratch`
+/// for those in the context. None where that is impossible.
+pub(super) fn map_registers(
+    copy: &mut Instruction,
+    insn: &Instruction,
+    scratch: &[u8],
+) -> Option<Borrowed> {
+    let mut borrowed = Borrowed::default();
+    for i in 0..insn.op_count() {
+        if insn.op_kind(i) != OpKind::Register {
+            continue;
+        }
+        let register = insn.op_register(i);
+        if !register.is_gpr() || is_high_byte(register) {
+            continue;
+        }
+        let number = register.full_register().number() as u8;
+        let target = match host(number) {
+            Some(number) => number,
+            None => match borrowed.entries.iter().find(|entry| entry.0 == number) {
+                Some(entry) => entry.1,
+                None => {
+                    let host = *scratch.get(borrowed.entries.len())?;
+                    borrowed.entries.push((number, host, false));
+                    host
+                }
+            },
+        };
+        if target != number {
+            copy.set_op_register(i, same_part(register, target)?);
+        }
+    }
+    if !borrowed.entries.is_empty() {
+        let mut factory = InstructionInfoFactory::new();
+        let info = factory.info(insn);
+        for i in 0..insn.op_count() {
+            if insn.op_kind(i) != OpKind::Register {
+                continue;
+            }
+            let number = insn.op_register(i).full_register().number() as u8;
+            let written = !matches!(
+                info.op_access(i),
+                OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
+            );
+            for entry in &mut borrowed.entries {
+                entry.2 |= written && insn.op_register(i).is_gpr() && entry.0 == number;
+            }
+        }
+    }
+    Some(borrowed)
+}
+
+/// Makes R14, or R13 + R14, the memory operand's address.
+pub(super) fn set_host_address(copy: &mut Instruction, collapsed: bool) {
+    copy.set_segment_prefix(Register::None);
+    copy.set_memory_base(Register::R14);
+    copy.set_memory_index(if collapsed { Register::None } else { Register::R13 });
+    copy.set_memory_index_scale(1);
+    copy.set_memory_displacement64(0);
+    copy.set_memory_displ_size(0);
+}
+
+/// Whether the memory operand is written, or read and written.
+pub(super) fn memory_is_written(insn: &Instruction) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    let info = factory.info(insn);
+    (0..insn.op_count()).any(|i| {
+        insn.op_kind(i) == OpKind::Memory
+            && !matches!(
+                info.op_access(i),
+                OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
+            )
+    })
+}
+
+/// Takes away prefixes without meaning, and turns encodings that 64-bit code does not have into
+/// ones that it has.
+pub(super) fn simplify(copy: &mut Instruction) {
+    copy.set_has_rep_prefix(false);
+    copy.set_has_repne_prefix(false);
+    copy.set_has_xacquire_prefix(false);
+    copy.set_has_xrelease_prefix(false);
+    let code = match copy.code() {
+        Code::Inc_r16 => Code::Inc_rm16,
+        Code::Inc_r32 => Code::Inc_rm32,
+        Code::Dec_r16 => Code::Dec_rm16,
+        Code::Dec_r32 => Code::Dec_rm32,
+        Code::Mov_AL_moffs8 => Code::Mov_r8_rm8,
+        Code::Mov_AX_moffs16 => Code::Mov_r16_rm16,
+        Code::Mov_EAX_moffs32 => Code::Mov_r32_rm32,
+        Code::Mov_RAX_moffs64 => Code::Mov_r64_rm64,
+        Code::Mov_moffs8_AL => Code::Mov_rm8_r8,
+        Code::Mov_moffs16_AX => Code::Mov_rm16_r16,
+        Code::Mov_moffs32_EAX => Code::Mov_rm32_r32,
+        Code::Mov_moffs64_RAX => Code::Mov_rm64_r64,
+        other => other,
+    };
+    if code != copy.code() {
+        copy.set_code(code);
+    }
+}

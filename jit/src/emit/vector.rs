@@ -1,0 +1,111 @@
+//! x87, MMX, SSE and AVX instructions as copies, on registers loaded when first needed.
+
+use super::memory::Access;
+use super::passthrough::{map_registers, set_host_address, simplify};
+use super::{Cold, Unit};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::Instruction;
+use interp::engine::block::Op;
+use native::{MemoryUse, Prepared, Unit as Kind};
+
+/// What a block must have loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Vectors,
+    X87,
+    Both,
+}
+
+impl Unit<'_> {
+    /// What a copy of `op` needs; none where the helper must run it.
+    fn needs(&self, op: &Op) -> Option<Needs> {
+        let Prepared::Cached(thunk) = native::thunk(op.insn.handle)? else { return None };
+        if !thunk.needs.iter().all(|&feature| self.env.policy.has(feature)) {
+            return None;
+        }
+        match thunk.unit {
+            Kind::Sse if self.key.sse() && !thunk.uses_x87 => Some(Needs::Vectors),
+            Kind::Vex if self.key.avx() && !thunk.uses_x87 => Some(Needs::Vectors),
+            Kind::X87 if self.key.x87() => Some(Needs::X87),
+            // CVTPI2PS and its like use both files.
+            Kind::Mmx if self.key.x87() && self.key.sse() => Some(Needs::Both),
+            Kind::Sse | Kind::Vex | Kind::X87 | Kind::Mmx | Kind::Opmask | Kind::Evex => None,
+        }
+    }
+
+    /// At the block's entry, where flags are free: loads what the block's instructions need.
+    pub(super) fn load_units_at_entry(&mut self, insns: &[Op]) {
+        if self.env.helpers_only {
+            return;
+        }
+        let needs: Vec<_> = insns.iter().filter_map(|op| self.needs(op)).collect();
+        if needs.iter().any(|&n| n != Needs::X87) {
+            let (label, back) = (self.label(), self.label());
+            let loaded = self.env.addresses.vector_loaded;
+            dynasm!(self.ops ; .arch x64 ; cmp DWORD [loaded], 0 ; je =>label ; =>back);
+            self.cold.push(Cold::LoadVectors { label, back });
+            self.vectors = true;
+        }
+        if needs.iter().any(|&n| n != Needs::Vectors) {
+            let (label, back) = (self.label(), self.label());
+            let loaded = self.env.addresses.x87_loaded;
+            dynasm!(self.ops ; .arch x64 ; cmp DWORD [loaded], 0 ; je =>label ; =>back);
+            self.cold.push(Cold::LoadX87 { label, back });
+            self.x87 = true;
+        }
+    }
+
+    /// Loads what a helper in this block has saved.
+    fn load_units(&mut self, needs: Needs) {
+        if needs != Needs::X87 && !self.vectors {
+            self.call(self.env.stubs.load_vectors);
+            self.vectors = true;
+        }
+        if needs != Needs::Vectors && !self.x87 {
+            self.call(self.env.stubs.load_x87);
+            self.x87 = true;
+        }
+    }
+
+    /// A copy of a vector or x87 instruction.
+    pub(super) fn vector(&mut self, op: &Op, insn: &Instruction) -> bool {
+        let Some(needs) = self.needs(op) else { return false };
+        let Some(Prepared::Cached(thunk)) = native::thunk(op.insn.handle) else { return false };
+        let memory = thunk.memory != MemoryUse::None;
+        let mut copy = *insn;
+        simplify(&mut copy);
+        let scratch: &[u8] = if memory { &[13] } else { &[13, 14] };
+        let Some(borrowed) = map_registers(&mut copy, insn, scratch) else { return false };
+        if !memory {
+            if !self.encodes(&copy) {
+                return false;
+            }
+            self.load_units(needs);
+            self.before_flag_use();
+            self.borrow_registers(&borrowed);
+            self.put(&copy);
+            self.give_back(&borrowed);
+            self.after_flag_write();
+            return true;
+        }
+        set_host_address(&mut copy, true);
+        let size = u32::from(thunk.memory_size);
+        if !self.can_access(op) || !matches!(size, 1..=64) || !self.encodes(&copy) {
+            return false;
+        }
+        self.load_units(needs);
+        let write = matches!(thunk.memory, MemoryUse::Write | MemoryUse::ReadWrite);
+        let access = Access { size, write, align: u32::from(thunk.alignment) };
+        let (slow, back) = (self.label(), self.label());
+        self.before_clobber();
+        self.access(op, insn, access, slow, true);
+        self.before_flag_use();
+        self.borrow_registers(&borrowed);
+        self.put(&copy);
+        self.give_back(&borrowed);
+        self.after_flag_write();
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+}

@@ -1,0 +1,405 @@
+//! The engine: interprets what is cold, translates what is hot, and runs it.
+
+use crate::arena::{Arena, ArenaError};
+use crate::cache::{BlockCache, Place};
+use crate::emit::{Emitted, Environment, emit_block};
+use crate::helper::{Site, load_flags, pack_flags};
+use crate::indirect::IndirectCache;
+use crate::key::Key;
+use crate::runtime::{Leave, Low, Runtime};
+use crate::stats::{Counts, Stats};
+use crate::stubs::{self, Addresses, Host, Stubs};
+use decoder::Mnemonic;
+use interp::Exit;
+use interp::engine::block::{Block as DecodedBlock, decode_block};
+use interp::engine::{code_linear, needs_single_step};
+use softmmu::{CodeWrite, ExitRequest, LowError, Mmu, Rights};
+use std::mem::offset_of;
+use thiserror::Error;
+use x86::{Activity, Cpu, Fault};
+
+/// Room that one block can need at most.
+const MAX_BLOCK_BYTES: usize = 64 << 10;
+/// Counters of executions of cold code, by a hash of its address.
+const HEAT: usize = 1 << 16;
+
+/// Why there is no translator on this host.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// No code cache.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// No low memory.
+    #[error(transparent)]
+    Low(#[from] LowError),
+}
+
+/// How the translator works.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Bytes of host code before everything is translated anew.
+    pub cache_size: usize,
+    /// Executions by the interpreter before a block is translated; 0 translates at once.
+    pub threshold: u8,
+    /// Calls the interpreter's definition for every instruction.
+    pub helpers_only: bool,
+    /// Keeps arithmetic flags that no instruction will read, so that exception frames hold what
+    /// the interpreter puts there. For lockstep runs.
+    pub precise_flags: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { cache_size: 64 << 20, threshold: 30, helpers_only: false, precise_flags: false }
+    }
+}
+
+/// Translates and runs one vCPU.
+pub struct Engine {
+    /// What is cold or odd runs here.
+    pub interp: interp::Engine,
+    config: Config,
+    arena: Arena,
+    low: Low,
+    stubs: Option<Stubs>,
+    addresses: Addresses,
+    cache: BlockCache,
+    indirect: IndirectCache,
+    sites: Vec<Site>,
+    heat: Box<[u8]>,
+    counts: Counts,
+    stats: Stats,
+}
+
+// SAFETY: the runtime's raw pointers are set at each entry into translated code and not used
+// outside of it.
+unsafe impl Send for Engine {}
+
+/// What to do next.
+enum Next {
+    /// Nothing is known.
+    Lookup,
+    /// Patch this link to where execution goes on.
+    Link(u32),
+    /// Enter where execution goes on into the indirect cache.
+    Indirect,
+    /// Interpret one step: too few instructions are left for a block.
+    Step,
+}
+
+impl Engine {
+    /// An engine with empty caches.
+    ///
+    /// # Errors
+    /// The host refuses executable or low memory.
+    pub fn new(config: Config) -> Result<Engine, EngineError> {
+        Ok(Engine {
+            interp: interp::Engine::new(),
+            config,
+            arena: Arena::new(config.cache_size.max(256 << 10))?,
+            low: Low::new()?,
+            stubs: None,
+            addresses: Addresses::default(),
+            cache: BlockCache::default(),
+            indirect: IndirectCache::default(),
+            sites: Vec::new(),
+            heat: vec![0; HEAT].into(),
+            counts: Counts::default(),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Counters since the engine was made.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            helpers: self.counts.helpers,
+            slow_accesses: self.counts.slow,
+            ..self.stats.clone()
+        }
+    }
+
+    /// The mnemonics most often left to the interpreter by translated code, with their counts.
+    pub fn top_helpers(&self, n: usize) -> Vec<(Mnemonic, u64)> {
+        self.counts.top(n)
+    }
+
+    /// Runs until an [`Exit`], at the earliest after `limit` instructions of this call (blocks of
+    /// the interpreter are not split). `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
+    /// it is only interpreted.
+    pub fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
+        let end = cpu.instructions.saturating_add(limit);
+        if cpu.activity != Activity::Running {
+            return Exit::Stopped;
+        }
+        if !self.attach(cpu, mmu) {
+            return self.interp.run(cpu, mmu, limit);
+        }
+        let mut next = Next::Lookup;
+        loop {
+            if mmu.code_dirty {
+                self.drop_code(mmu);
+            }
+            if mmu.mapping_changes.any {
+                self.drop_mappings(mmu);
+            }
+            let request = mmu.exit_request.load();
+            if request != 0 {
+                if request & ExitRequest::CODE != 0 {
+                    mmu.exit_request.clear(ExitRequest::CODE);
+                    mmu.sync_code_pages();
+                    continue;
+                }
+                if request & ExitRequest::KICK != 0
+                    || request & ExitRequest::INTERRUPT != 0 && cpu.interrupts_open()
+                {
+                    return Exit::Request;
+                }
+            }
+            if cpu.instructions >= end {
+                return Exit::Limit;
+            }
+            // A request that cannot be served yet would end every block at its entry.
+            let step = matches!(next, Next::Step) || request != 0 || needs_single_step(cpu);
+            let code = if step { None } else { self.find_code(cpu, mmu, &next) };
+            next = Next::Lookup;
+            let exit = match code {
+                Some(code) => self.execute(cpu, mmu, code, end, &mut next),
+                None => self.step(cpu, mmu),
+            };
+            if let Some(exit) = exit {
+                return exit;
+            }
+        }
+    }
+
+    /// Drops every decoded and translated block.
+    pub fn flush(&mut self) {
+        self.interp.flush();
+        self.flush_translations();
+    }
+
+    fn flush_translations(&mut self) {
+        self.stats.flushes += 1;
+        self.cache.clear();
+        self.indirect.purge(|_, _| true);
+        self.sites.clear();
+        self.arena.reset();
+        self.low.get().code_rsp = self.low.stack_top();
+    }
+
+    fn step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> Option<Exit> {
+        let before = cpu.instructions;
+        let exit = self.interp.step(cpu, mmu);
+        self.stats.interpreted += cpu.instructions - before;
+        exit
+    }
+
+    /// Makes stubs for this CPU and MMU, or new ones where they have moved. False where they are
+    /// out of reach.
+    fn attach(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> bool {
+        let address = &raw mut *cpu as u64;
+        if address + size_of::<Cpu>() as u64 > softmmu::low::LOW_LIMIT {
+            return false;
+        }
+        let field = |offset| self.low.field(offset);
+        let addresses = Addresses {
+            cpu: address as i32,
+            exit_request: mmu.exit_request.address() as i32,
+            tlb: Rights::ALL.map(|rights| mmu.tlb_address(rights) as i32),
+            budget: field(offset_of!(Runtime, budget)),
+            flags: field(offset_of!(Runtime, flags)),
+            vector_loaded: field(offset_of!(Runtime, vector_loaded)),
+            x87_loaded: field(offset_of!(Runtime, x87_loaded)),
+            temporary: field(offset_of!(Runtime, temporary)),
+        };
+        if self.stubs.is_some() && addresses == self.addresses {
+            return true;
+        }
+        self.addresses = addresses;
+        self.arena.clear();
+        self.stubs = stubs::emit(&mut self.arena, &self.low, addresses.cpu, Host::detect());
+        self.flush_translations();
+        self.stubs.is_some()
+    }
+
+    /// The code to enter at the CPU's state, translated if it is hot.
+    fn find_code(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, next: &Next) -> Option<u64> {
+        let key = Key::of(cpu, mmu)?;
+        let rip = cpu.rip;
+        debug_assert_eq!(rip, code_linear(cpu));
+        let found = mmu.fetch_translate(rip).ok().filter(|found| found.ram)?;
+        let place = Place { rip, gpa: found.gpa, key };
+        let index = match self.cache.find(&place) {
+            Some(index) => index,
+            None => {
+                let heat = &mut self.heat[(found.gpa ^ found.gpa >> 16) as usize & (HEAT - 1)];
+                if *heat < self.config.threshold {
+                    *heat += 1;
+                    return None;
+                }
+                self.translate(cpu, mmu, place)?
+            }
+        };
+        let (direct_link, indirect) = match *next {
+            Next::Link(link) => (Some(link), false),
+            Next::Indirect => (None, true),
+            Next::Lookup | Next::Step => (None, false),
+        };
+        if let Some(link) = direct_link
+            && (link as usize) < self.cache.links.len()
+        {
+            let global = mmu.fetch_is_global(rip);
+            self.stats.links += u64::from(self.cache.link(&mut self.arena, link, index, global));
+        }
+        let code = self.cache.blocks[index as usize].saved;
+        if indirect {
+            self.indirect.insert(key, rip, mmu.fetch_is_global(rip), code);
+        }
+        Some(code)
+    }
+
+    /// Translates the block at `place`; none where it must be interpreted.
+    fn translate(&mut self, cpu: &Cpu, mmu: &mut Mmu, place: Place) -> Option<u32> {
+        if self.arena.room() < MAX_BLOCK_BYTES {
+            self.flush_translations();
+        }
+        let bits = place.key.mode().bits();
+        let mut decoded = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
+        if decoded.second_page.is_some() {
+            return None;
+        }
+        let count = loop_end(&decoded);
+        let len: u64 = decoded.ops[..count].iter().map(|op| u64::from(op.insn.len)).sum();
+        mmu.mark_code_range(place.gpa, len);
+        // Another vCPU may have written between the decoding and the marking.
+        let again = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
+        let same = again.ops.len() == decoded.ops.len()
+            && again.ops.iter().zip(&decoded.ops).all(|(a, b)| a.insn.bytes == b.insn.bytes);
+        if !same {
+            decoded = again;
+        }
+        let count = count.min(decoded.ops.len());
+        let indirect = self.indirect.address(place.key).ok()?;
+        let stubs = self.stubs?;
+        let base = self.arena.next();
+        let environment = Environment {
+            addresses: &self.addresses,
+            stubs: &stubs,
+            indirect,
+            sites: &mut self.sites,
+            first_link: self.cache.links.len() as u32,
+            policy: &cpu.policy,
+            helpers_only: self.config.helpers_only,
+            precise_flags: self.config.precise_flags,
+        };
+        let Emitted { code, direct, saved, links } =
+            emit_block(base, place.rip, place.key, &decoded.ops[..count], environment)?;
+        let at = self.arena.append(&code)?;
+        debug_assert_eq!(at, base);
+        self.stats.blocks_translated += 1;
+        self.stats.instructions_translated += count as u64;
+        self.stats.guest_bytes += len;
+        self.stats.host_bytes += code.len() as u64;
+        Some(self.cache.insert(place, len, base, (direct, saved), &links))
+    }
+
+    /// Runs translated code from `code` on.
+    fn execute(
+        &mut self,
+        cpu: &mut Cpu,
+        mmu: &mut Mmu,
+        code: u64,
+        end: u64,
+        next: &mut Next,
+    ) -> Option<Exit> {
+        self.stats.entries += 1;
+        let before = cpu.instructions;
+        let budget = i64::try_from(end - before).unwrap_or(i64::MAX);
+        let stubs = self.stubs?;
+        let runtime = self.low.as_ptr();
+        // SAFETY: the runtime is the engine's own, and no reference to it is alive. Translated code
+        // at `code` was emitted for this CPU and MMU (see `attach`) and uses only them, the
+        // runtime and guest RAM. While it runs, the references that were passed in are not used
+        // but through the pointers made from them here.
+        let (leave, argument) = unsafe {
+            (*runtime).budget = budget;
+            (*runtime).flags = pack_flags(cpu.rflags);
+            (*runtime).cpu = cpu;
+            (*runtime).mmu = mmu;
+            (*runtime).sites = self.sites.as_ptr();
+            (*runtime).counts = &raw mut self.counts;
+            let enter: extern "sysv64" fn(u64) = std::mem::transmute(stubs.enter);
+            enter(code);
+            let executed = budget.wrapping_sub((*runtime).budget) as u64;
+            cpu.instructions = before.wrapping_add(executed);
+            self.stats.translated += executed;
+            ((*runtime).leave, (*runtime).argument)
+        };
+        let saved = self.low.get().flags;
+        match Leave::from_bits(leave) {
+            Leave::Resync => {
+                self.stats.exits_resync += 1;
+                *next = Next::Indirect;
+            }
+            Leave::Link => {
+                self.stats.exits_link += 1;
+                load_flags(cpu, saved);
+                let link = argument as u32;
+                cpu.rip = self.cache.links.get(link as usize)?.target;
+                *next = Next::Link(link);
+            }
+            Leave::Indirect => {
+                self.stats.exits_indirect += 1;
+                load_flags(cpu, saved);
+                cpu.rip = argument;
+                *next = Next::Indirect;
+            }
+            Leave::Poll => {
+                self.stats.exits_poll += 1;
+                load_flags(cpu, saved);
+                cpu.rip = argument;
+                *next = Next::Step;
+            }
+            Leave::Fault => {
+                self.stats.exits_fault += 1;
+                return self.interp.deliver(cpu, mmu, Fault::from_bits(argument));
+            }
+            Leave::Stop => return Some(Exit::Stopped),
+        }
+        None
+    }
+
+    fn drop_code(&mut self, mmu: &mut Mmu) {
+        let writes = mmu.take_code_writes();
+        self.interp.drop_code(&writes);
+        for write in &writes {
+            if *write == CodeWrite::EVERYTHING {
+                self.flush_translations();
+                return;
+            }
+            self.stats.blocks_invalidated +=
+                self.cache.invalidate(&mut self.arena, &mut self.indirect, write);
+        }
+    }
+
+    /// Undoes what relied on translations of instruction addresses that may have changed.
+    fn drop_mappings(&mut self, mmu: &mut Mmu) {
+        let changes = std::mem::take(&mut mmu.mapping_changes);
+        let gone = |rip: u64, global: bool| {
+            changes.everything
+                || changes.not_global && !global
+                || changes.regions.iter().any(|&(start, size)| rip & !(size - 1) == start)
+        };
+        self.indirect.purge(gone);
+        self.cache.unlink_pages(&mut self.arena, gone);
+    }
+}
+
+/// How many of the instructions belong into one translated block: a branch backwards, which
+/// probably closes a loop, ends it.
+fn loop_end(decoded: &DecodedBlock) -> usize {
+    let backwards = decoded.ops.iter().position(|op| {
+        op.insn.op[0].kind == decoder::OpKind::Near && (op.insn.imm as i64) < 0
+    });
+    backwards.map_or(decoded.ops.len(), |i| i + 1)
+}

@@ -1,0 +1,102 @@
+//! The Helper strategy: translated code calls the interpreter's definition of an instruction.
+
+use crate::key::Key;
+use crate::runtime::{Leave, Runtime};
+use interp::Flow;
+use interp::engine::block::Op;
+use interp::engine::needs_single_step;
+use x86::{Cpu, flags};
+
+/// A place in translated code that calls a helper.
+#[derive(Clone, Copy)]
+pub(crate) struct Site {
+    pub(crate) op: Op,
+    /// RIP of the instruction and of the next one.
+    pub(crate) rip: u64,
+    pub(crate) next: u64,
+    /// Instructions of the block from this one to the end, this one included.
+    pub(crate) rest: u32,
+    /// The block's key, where the instruction may change the part that no [`Flow`] reports.
+    pub(crate) key: Option<Key>,
+    /// A memory access that missed, not an instruction without emission of its own.
+    pub(crate) slow: bool,
+}
+
+/// Continue in translated code.
+const CONTINUE: u32 = 0;
+/// Leave it: `Runtime::leave` says why.
+const LEAVE: u32 = 1;
+
+/// LAHF's byte and SETO's byte as RFLAGS bits.
+pub(crate) fn unpack_flags(saved: u64) -> u64 {
+    saved >> 8 & 0xD5 | (saved & 1) << 11
+}
+
+/// The inverse of [`unpack_flags`].
+pub(crate) fn pack_flags(rflags: u64) -> u64 {
+    (rflags & 0xD5 | 2) << 8 | rflags >> 11 & 1
+}
+
+/// Takes the saved flags over into RFLAGS.
+pub(crate) fn load_flags(cpu: &mut Cpu, saved: u64) {
+    cpu.rflags = cpu.rflags & !flags::ARITHMETIC | unpack_flags(saved);
+}
+
+/// Executes the instruction of site number `site`. Translated code has spilled the guest's
+/// registers.
+///
+/// # Safety
+/// Only translated code may call this, within [`crate::Engine::run`], which keeps what the
+/// runtime points to alive and untouched.
+pub(crate) unsafe extern "sysv64" fn execute(site: u32, runtime: *mut Runtime) -> u32 {
+    // SAFETY: the caller's; the run loop holds no reference to these while translated code runs.
+    let (runtime, cpu, mmu, site, counts) = unsafe {
+        let runtime = &mut *runtime;
+        let (cpu, mmu) = (&mut *runtime.cpu, &mut *runtime.mmu);
+        let site = &*runtime.sites.add(site as usize);
+        let counts = &mut *runtime.counts;
+        (runtime, cpu, mmu, site, counts)
+    };
+    if site.slow {
+        counts.slow += 1;
+    } else {
+        counts.helpers += 1;
+        counts.by_mnemonic[site.op.insn.mnemonic() as usize & 2047] += 1;
+    }
+    load_flags(cpu, runtime.flags);
+    let mut leave = |leave: Leave, argument: u64, executed: u32| {
+        runtime.leave = leave as u32;
+        runtime.argument = argument;
+        runtime.budget += i64::from(site.rest - executed);
+        LEAVE
+    };
+    loop {
+        cpu.rip = site.next;
+        match (site.op.exec)(cpu, mmu, &site.op.insn) {
+            Ok(Flow::Next) => {
+                let stay = !mmu.code_dirty
+                    && !needs_single_step(cpu)
+                    && site.key.is_none_or(|key| Key::of(cpu, mmu) == Some(key));
+                if !stay {
+                    return leave(Leave::Resync, 0, 1);
+                }
+                runtime.flags = pack_flags(cpu.rflags);
+                return CONTINUE;
+            }
+            Ok(Flow::Branch | Flow::Sync) => return leave(Leave::Resync, 0, 1),
+            Ok(Flow::Again) => {
+                cpu.rip = site.rip;
+                if mmu.code_dirty || mmu.exit_request.load() != 0 {
+                    return leave(Leave::Resync, 0, 0);
+                }
+            }
+            Ok(Flow::Stop) => return leave(Leave::Stop, 0, 1),
+            Err(fault) => {
+                if !fault.is_trap() {
+                    cpu.rip = site.rip;
+                }
+                return leave(Leave::Fault, fault.to_bits(), 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The inline caches of indirect branches: for each key a table that translated code probes with
+//! the target RIP.
+
+use crate::key::Key;
+use hashbrown::HashMap;
+use softmmu::{LowBox, LowError};
+
+/// Entries of a table; the index is the low 16 bits of RIP.
+const ENTRIES: usize = 1 << 16;
+
+/// A target and the code of its block, entered with flags in the slot.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Entry {
+    rip: u64,
+    code: u64,
+}
+
+struct Table {
+    entries: LowBox<[Entry; ENTRIES]>,
+    /// RIPs entered since the last purge, and whether their page is global.
+    used: Vec<(u64, bool)>,
+}
+
+/// A RIP that no entry at `index` can have.
+fn absent(index: usize) -> u64 {
+    if index == 0 { 1 } else { 0 }
+}
+
+impl Table {
+    fn new() -> Result<Table, LowError> {
+        // SAFETY: integers may be zero.
+        let entries = unsafe { LowBox::<[Entry; ENTRIES]>::zeroed()? };
+        let mut table = Table { entries, used: Vec::new() };
+        table.clear(0);
+        Ok(table)
+    }
+
+    fn clear(&mut self, index: usize) {
+        self.entries[index] = Entry { rip: absent(index), code: 0 };
+    }
+
+    /// Drops the entries that `gone` picks by RIP and globality.
+    fn purge(&mut self, gone: impl Fn(u64, bool) -> bool) {
+        let mut used = std::mem::take(&mut self.used);
+        used.retain(|&(rip, global)| {
+            let index = rip as usize & (ENTRIES - 1);
+            let keep = self.entries[index].rip == rip && !gone(rip, global);
+            if self.entries[index].rip == rip && !keep {
+                self.clear(index);
+            }
+            keep
+        });
+        self.used = used;
+    }
+}
+
+/// All tables of an engine.
+#[derive(Default)]
+pub(crate) struct IndirectCache {
+    tables: HashMap<Key, Table>,
+}
+
+impl IndirectCache {
+    /// The address of the table for `key`, made on first use.
+    pub(crate) fn address(&mut self, key: Key) -> Result<i32, LowError> {
+        if let Some(table) = self.tables.get(&key) {
+            return Ok(table.entries.address() as i32);
+        }
+        let table = Table::new()?;
+        let address = table.entries.address() as i32;
+        self.tables.insert(key, table);
+        Ok(address)
+    }
+
+    /// Enters a target.
+    pub(crate) fn insert(&mut self, key: Key, rip: u64, global: bool, code: u64) {
+        let Some(table) = self.tables.get_mut(&key) else { return };
+        let entry = &mut table.entries[rip as usize & (ENTRIES - 1)];
+        if entry.rip != rip {
+            table.used.push((rip, global));
+        }
+        *entry = Entry { rip, code };
+        if table.used.len() > 2 * ENTRIES {
+            // Replaced entries pile up.
+            table.purge(|_, _| false);
+            table.used.dedup();
+        }
+    }
+
+    /// Drops one target.
+    pub(crate) fn remove(&mut self, key: Key, rip: u64) {
+        if let Some(table) = self.tables.get_mut(&key) {
+            let index = rip as usize & (ENTRIES - 1);
+            if table.entries[index].rip == rip {
+                table.clear(index);
+            }
+        }
+    }
+
+    /// Drops the targets that `gone` picks by RIP and globality.
+    pub(crate) fn purge(&mut self, gone: impl Fn(u64, bool) -> bool) {
+        for table in self.tables.values_mut() {
+            table.purge(&gone);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What translated code and the engine share besides the guest's state, in low memory.
+
+use softmmu::{LowBox, LowError};
+use std::mem::offset_of;
+
+/// Size of the host stack on which translated code runs. Only return addresses and signal frames
+/// lie on it; helpers run on the engine's stack.
+const STACK_SIZE: usize = 128 << 10;
+
+/// Why translated code stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Leave {
+    /// Go on at `Cpu::rip` (a helper set it).
+    Resync = 0,
+    /// Through a direct exit; the argument is its link.
+    Link = 1,
+    /// Through an indirect branch; the argument is the target RIP.
+    Indirect = 2,
+    /// At a block's entry, because of a request or the instruction limit; the argument is RIP.
+    Poll = 3,
+    /// Deliver an exception; the argument is the fault.
+    Fault = 4,
+    /// The CPU stopped.
+    Stop = 5,
+}
+
+impl Leave {
+    pub(crate) fn from_bits(bits: u32) -> Leave {
+        match bits {
+            1 => Leave::Link,
+            2 => Leave::Indirect,
+            3 => Leave::Poll,
+            4 => Leave::Fault,
+            5 => Leave::Stop,
+            _ => Leave::Resync,
+        }
+    }
+}
+
+/// State of the run in progress.
+#[repr(C, align(64))]
+pub(crate) struct Runtime {
+    /// Instructions left until the limit; may fall below zero.
+    pub(crate) budget: i64,
+    /// Saved arithmetic flags: OF in the low byte, LAHF's byte in the second.
+    pub(crate) flags: u64,
+    /// Whether the guest's vector registers and MXCSR are in the host's.
+    pub(crate) vector_loaded: u32,
+    /// Whether the guest's x87 state is in the host's.
+    pub(crate) x87_loaded: u32,
+    /// The host stack pointer at the entry.
+    pub(crate) host_rsp: u64,
+    /// The stack pointer of translated code, kept across exits.
+    pub(crate) code_rsp: u64,
+    /// A [`Leave`].
+    pub(crate) leave: u32,
+    pub(crate) host_mxcsr: u32,
+    /// Its argument.
+    pub(crate) argument: u64,
+    /// A word that an instruction may use.
+    pub(crate) temporary: u64,
+    /// What helpers work on.
+    pub(crate) cpu: *mut x86::Cpu,
+    pub(crate) mmu: *mut softmmu::Mmu,
+    pub(crate) sites: *const crate::helper::Site,
+    pub(crate) counts: *mut crate::stats::Counts,
+}
+
+#[repr(C, align(4096))]
+struct Area {
+    stack: [u8; STACK_SIZE],
+    runtime: Runtime,
+}
+
+/// The low memory of one engine.
+pub(crate) struct Low(LowBox<Area>);
+
+impl Low {
+    pub(crate) fn new() -> Result<Low, LowError> {
+        // SAFETY: integers and raw pointers may be zero.
+        let low = Low(unsafe { LowBox::zeroed()? });
+        Ok(low)
+    }
+
+    pub(crate) fn get(&mut self) -> &mut Runtime {
+        &mut self.0.runtime
+    }
+
+    /// The runtime for translated code.
+    pub(crate) fn as_ptr(&self) -> *mut Runtime {
+        // SAFETY: the area is alive; no reference is made.
+        unsafe { &raw mut (*self.0.as_ptr()).runtime }
+    }
+
+    /// The address of the field at `offset` of [`Runtime`].
+    pub(crate) fn field(&self, offset: usize) -> i32 {
+        (self.0.address() as usize + offset_of!(Area, runtime) + offset) as i32
+    }
+
+    /// The upper end of the code stack.
+    pub(crate) fn stack_top(&self) -> u64 {
+        u64::from(self.0.address()) + STACK_SIZE as u64
+    }
+}

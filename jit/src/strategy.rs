@@ -1,0 +1,107 @@
+//! How each instruction is emitted: the one table of strategies.
+
+use crate::emit::Unit;
+use decoder::Mnemonic;
+use iced_x86::Instruction;
+use interp::engine::block::Op;
+use std::sync::OnceLock;
+
+/// Emits an instruction by hand. False where it cannot, having emitted nothing: then the helper
+/// does it.
+pub(crate) type Custom = fn(&mut Unit<'_>, &Op, &Instruction) -> bool;
+
+/// How an instruction becomes host code.
+#[derive(Clone, Copy)]
+pub(crate) enum Emit {
+    /// Translated code calls the interpreter's definition.
+    Helper,
+    /// The guest's own instruction, with registers and memory operand replaced.
+    Passthrough,
+    /// Written by hand.
+    Custom(Custom),
+}
+
+/// Instructions with emission of their own.
+pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
+    use Mnemonic::*;
+    &[
+        (Jmp, |u, o, i| u.jmp(o, i)),
+        (Call, |u, o, i| u.call_near(o, i)),
+        (Ret, |u, o, i| u.ret(o, i)),
+        (Jo, |u, o, i| u.jcc(o, i)),
+        (Jno, |u, o, i| u.jcc(o, i)),
+        (Jb, |u, o, i| u.jcc(o, i)),
+        (Jae, |u, o, i| u.jcc(o, i)),
+        (Je, |u, o, i| u.jcc(o, i)),
+        (Jne, |u, o, i| u.jcc(o, i)),
+        (Jbe, |u, o, i| u.jcc(o, i)),
+        (Ja, |u, o, i| u.jcc(o, i)),
+        (Js, |u, o, i| u.jcc(o, i)),
+        (Jns, |u, o, i| u.jcc(o, i)),
+        (Jp, |u, o, i| u.jcc(o, i)),
+        (Jnp, |u, o, i| u.jcc(o, i)),
+        (Jl, |u, o, i| u.jcc(o, i)),
+        (Jge, |u, o, i| u.jcc(o, i)),
+        (Jle, |u, o, i| u.jcc(o, i)),
+        (Jg, |u, o, i| u.jcc(o, i)),
+        (Push, |u, o, i| u.push(o, i)),
+        (Pop, |u, o, i| u.pop(o, i)),
+        (Leave, |u, o, i| u.leave_frame(o, i)),
+        (Lea, |u, o, i| u.lea(o, i)),
+        (Div, |u, o, i| u.div(o, i)),
+        (Idiv, |u, o, i| u.idiv(o, i)),
+        (Nop, |u, o, i| u.nothing(o, i)),
+        (Endbr64, |u, o, i| u.nothing(o, i)),
+        (Endbr32, |u, o, i| u.nothing(o, i)),
+        (Prefetch, |u, o, i| u.nothing(o, i)),
+        (Prefetchw, |u, o, i| u.nothing(o, i)),
+        (Prefetcht0, |u, o, i| u.nothing(o, i)),
+        (Prefetcht1, |u, o, i| u.nothing(o, i)),
+        (Prefetcht2, |u, o, i| u.nothing(o, i)),
+        (Prefetchnta, |u, o, i| u.nothing(o, i)),
+    ]
+};
+
+/// Instructions that run as copies.
+pub(crate) const PASSTHROUGH: &[Mnemonic] = {
+    use Mnemonic::*;
+    &[
+        Mov, Movzx, Movsx, Movsxd, Xchg, Bswap, Movbe, // data transfer
+        Cbw, Cwde, Cdqe, Cwd, Cdq, Cqo, // conversion
+        Add, Adc, Sub, Sbb, Cmp, Inc, Dec, Neg, Mul, Imul, Xadd, Cmpxchg, Cmpxchg8b, Cmpxchg16b,
+        Adcx, Adox, Mulx, // arithmetic
+        And, Or, Xor, Not, Test, // logic
+        Shl, Sal, Shr, Sar, Rol, Ror, Rcl, Rcr, Shld, Shrd, Rorx, Sarx, Shlx, Shrx, // shifts
+        Bt, Bts, Btr, Btc, Bsf, Bsr, Tzcnt, Lzcnt, Popcnt, Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi,
+        Pdep, Pext, Crc32, // bits
+        Seto, Setno, Setb, Setae, Sete, Setne, Setbe, Seta, Sets, Setns, Setp, Setnp, Setl, Setge,
+        Setle, Setg, // conditions
+        Cmovo, Cmovno, Cmovb, Cmovae, Cmove, Cmovne, Cmovbe, Cmova, Cmovs, Cmovns, Cmovp, Cmovnp,
+        Cmovl, Cmovge, Cmovle, Cmovg, // conditional moves
+        Lahf, Sahf, Clc, Stc, Cmc, // flags
+        Lfence, Mfence, Sfence, Pause, // ordering
+    ]
+};
+
+fn table() -> &'static [Emit] {
+    static TABLE: OnceLock<Vec<Emit>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut table = vec![Emit::Helper; 2048];
+        for &(mnemonic, emit) in CUSTOM {
+            table[mnemonic as usize] = Emit::Custom(emit);
+        }
+        for &mnemonic in PASSTHROUGH {
+            table[mnemonic as usize] = Emit::Passthrough;
+        }
+        table
+    })
+}
+
+/// How `op` is emitted.
+pub(crate) fn strategy(op: &Op) -> Emit {
+    if op.insn.handle != 0 {
+        // A vector or x87 instruction that the host executes.
+        return Emit::Passthrough;
+    }
+    table()[op.insn.mnemonic() as usize & 2047]
+}

@@ -1,0 +1,370 @@
+//! Code that every block uses: entry, exits, helper calls, loading and saving vector state.
+
+use crate::arena::Arena;
+use crate::helper;
+use crate::regs::PINNED;
+use crate::runtime::{Leave, Low, Runtime};
+use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
+use std::mem::offset_of;
+use x86::Cpu;
+use x86::fpu::X87;
+
+/// Absolute addresses that translated code uses, all below 2 GiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Addresses {
+    pub(crate) cpu: i32,
+    pub(crate) exit_request: i32,
+    /// The first-level TLB's tables by [`softmmu::Rights`].
+    pub(crate) tlb: [i32; 3],
+    pub(crate) budget: i32,
+    pub(crate) flags: i32,
+    pub(crate) vector_loaded: i32,
+    pub(crate) x87_loaded: i32,
+    /// A word for the current instruction.
+    pub(crate) temporary: i32,
+}
+
+impl Addresses {
+    /// The context's slot of a general-purpose register.
+    pub(crate) fn gpr(&self, number: u8) -> i32 {
+        self.cpu + (offset_of!(Cpu, gpr) + 8 * usize::from(number)) as i32
+    }
+    /// The hidden base of a segment register.
+    pub(crate) fn segment_base(&self, number: u8) -> i32 {
+        let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
+        self.cpu + (segment + offset_of!(x86::Segment, base)) as i32
+    }
+    /// The selector of a segment register.
+    pub(crate) fn selector(&self, number: u8) -> i32 {
+        let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
+        self.cpu + (segment + offset_of!(x86::Segment, selector)) as i32
+    }
+    /// RFLAGS, without the arithmetic flags.
+    pub(crate) fn rflags(&self) -> i32 {
+        self.cpu + offset_of!(Cpu, rflags) as i32
+    }
+}
+
+/// The stubs' addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stubs {
+    /// `extern "sysv64" fn(code)`: loads the guest's registers and jumps to `code`.
+    pub(crate) enter: u64,
+    /// Called with a site number in R14: see [`helper::execute`]. Flags are saved already.
+    pub(crate) helper: u64,
+    /// Leaves through the link in R14, with flags in EFLAGS.
+    pub(crate) leave_link: u64,
+    /// Leaves through the link in R14, flags saved already.
+    pub(crate) leave_link_saved: u64,
+    /// Leaves for the target in R14, flags saved already.
+    pub(crate) leave_indirect: u64,
+    /// Leaves at RIP in R14, flags saved already.
+    pub(crate) leave_poll: u64,
+    /// Called to load the guest's vector registers and MXCSR; keeps everything else.
+    pub(crate) load_vectors: u64,
+    /// Called to load the guest's x87 state; keeps everything else.
+    pub(crate) load_x87: u64,
+}
+
+/// What the host offers to the stubs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Host {
+    avx: bool,
+    avx512: bool,
+}
+
+impl Host {
+    pub(crate) fn detect() -> Host {
+        Host {
+            avx: std::is_x86_feature_detected!("avx"),
+            avx512: std::is_x86_feature_detected!("avx512f"),
+        }
+    }
+}
+
+struct Emitter<'a> {
+    ops: VecAssembler<X64Relocation>,
+    low: &'a Low,
+    cpu: i32,
+    host: Host,
+}
+
+/// Emits the stubs at the arena's beginning.
+pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option<Stubs> {
+    let base = arena.next();
+    let mut e = Emitter { ops: VecAssembler::new(base as usize), low, cpu, host };
+    let mut stubs = Stubs::default();
+    stubs.load_vectors = base + e.load_vectors();
+    stubs.load_x87 = base + e.load_x87();
+    let save = e.save_units();
+    let leave = e.leave(save);
+    stubs.enter = base + e.enter();
+    stubs.helper = base + e.helper(save, leave);
+    stubs.leave_link = base + e.exit(Leave::Link, true, leave);
+    stubs.leave_link_saved = base + e.exit(Leave::Link, false, leave);
+    stubs.leave_indirect = base + e.exit(Leave::Indirect, false, leave);
+    stubs.leave_poll = base + e.exit(Leave::Poll, false, leave);
+    let code = e.ops.finalize().ok()?;
+    let at = arena.append(&code)?;
+    debug_assert_eq!(at, base);
+    arena.keep();
+    Some(stubs)
+}
+
+impl Emitter<'_> {
+    fn start(&mut self) -> u64 {
+        dynasm!(self.ops ; .arch x64 ; .align 16);
+        self.ops.offset().0 as u64
+    }
+
+    fn gpr(&self, number: u8) -> i32 {
+        self.cpu + (offset_of!(Cpu, gpr) + 8 * usize::from(number)) as i32
+    }
+
+    fn runtime(&self, offset: usize) -> i32 {
+        self.low.field(offset)
+    }
+
+    fn spill(&mut self) {
+        for (guest, host) in PINNED {
+            let slot = self.gpr(guest);
+            dynasm!(self.ops ; .arch x64 ; mov [slot], Rq(host));
+        }
+    }
+
+    fn reload(&mut self) {
+        for (guest, host) in PINNED {
+            let slot = self.gpr(guest);
+            dynasm!(self.ops ; .arch x64 ; mov Rq(host), [slot]);
+        }
+    }
+
+    fn enter(&mut self) -> u64 {
+        let start = self.start();
+        let host_rsp = self.runtime(offset_of!(Runtime, host_rsp));
+        let code_rsp = self.runtime(offset_of!(Runtime, code_rsp));
+        dynasm!(self.ops
+            ; .arch x64
+            ; push rbx
+            ; push rbp
+            ; push r12
+            ; push r13
+            ; push r14
+            ; push r15
+            ; mov r13, rdi
+            ; mov [host_rsp], rsp
+            ; mov rsp, [code_rsp]
+        );
+        self.reload();
+        dynasm!(self.ops ; .arch x64 ; jmp r13);
+        start
+    }
+
+    /// Back to the caller of [`Stubs::enter`]: the guest's state is in the context already, or is
+    /// spilled here at the first of the two labels.
+    fn leave(&mut self, save: dynasmrt::DynamicLabel) -> Exits {
+        let exits = Exits {
+            spill: self.ops.new_dynamic_label(),
+            spilled: self.ops.new_dynamic_label(),
+        };
+        let host_rsp = self.runtime(offset_of!(Runtime, host_rsp));
+        let code_rsp = self.runtime(offset_of!(Runtime, code_rsp));
+        self.start();
+        dynasm!(self.ops ; .arch x64 ; =>exits.spill);
+        self.spill();
+        dynasm!(self.ops
+            ; .arch x64
+            ; call =>save
+            ; =>exits.spilled
+            ; mov [code_rsp], rsp
+            ; mov rsp, [host_rsp]
+            ; pop r15
+            ; pop r14
+            ; pop r13
+            ; pop r12
+            ; pop rbp
+            ; pop rbx
+            ; ret
+        );
+        exits
+    }
+
+    fn exit(&mut self, reason: Leave, save_flags: bool, exits: Exits) -> u64 {
+        let start = self.start();
+        let leave = self.runtime(offset_of!(Runtime, leave));
+        let argument = self.runtime(offset_of!(Runtime, argument));
+        let flags = self.runtime(offset_of!(Runtime, flags));
+        if save_flags {
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r13, rax
+                ; lahf
+                ; seto al
+                ; mov [flags], ax
+                ; mov rax, r13
+            );
+        }
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov DWORD [leave], reason as i32
+            ; mov [argument], r14
+            ; jmp =>exits.spill
+        );
+        start
+    }
+
+    fn helper(&mut self, save: dynasmrt::DynamicLabel, exits: Exits) -> u64 {
+        let start = self.start();
+        self.spill();
+        let host_rsp = self.runtime(offset_of!(Runtime, host_rsp));
+        let runtime = self.runtime(0);
+        let function = helper::execute as *const () as i64;
+        dynasm!(self.ops
+            ; .arch x64
+            ; call =>save
+            ; mov rbx, rsp
+            ; mov rsp, [host_rsp]
+            ; sub rsp, 8
+            ; mov edi, r14d
+            ; mov esi, runtime
+            ; mov rax, QWORD function
+            ; call rax
+            ; mov rsp, rbx
+            ; test eax, eax
+            ; jz >stay
+            // The return address is of no use any more.
+            ; lea rsp, [rsp + 8]
+            ; jmp =>exits.spilled
+            ; stay:
+        );
+        self.reload();
+        dynasm!(self.ops ; .arch x64 ; ret);
+        start
+    }
+
+    fn vector(&self, n: u8) -> i32 {
+        self.cpu + (offset_of!(Cpu, vector) + 64 * usize::from(n)) as i32
+    }
+
+    /// Loads or stores a ZMM register; dynasm has no EVEX encodings.
+    fn move_zmm(&mut self, n: u8, slot: i32, load: bool) {
+        let register = Register::ZMM0 + u32::from(n);
+        let memory = MemoryOperand::with_displ(slot as u64, 8);
+        let insn = if load {
+            Instruction::with2(Code::EVEX_Vmovups_zmm_k1z_zmmm512, register, memory)
+        } else {
+            Instruction::with2(Code::EVEX_Vmovups_zmmm512_k1z_zmm, memory, register)
+        };
+        let mut encoder = Encoder::new(64);
+        if insn.is_ok_and(|insn| encoder.encode(&insn, 0).is_ok()) {
+            self.ops.extend(&encoder.take_buffer());
+        }
+    }
+
+    fn load_vectors(&mut self) -> u64 {
+        let start = self.start();
+        let mxcsr = self.cpu + offset_of!(Cpu, mxcsr) as i32;
+        let host_mxcsr = self.runtime(offset_of!(Runtime, host_mxcsr));
+        let loaded = self.runtime(offset_of!(Runtime, vector_loaded));
+        dynasm!(self.ops
+            ; .arch x64
+            ; stmxcsr [host_mxcsr]
+            ; ldmxcsr [mxcsr]
+            ; mov DWORD [loaded], 1
+        );
+        for n in 0..16u8 {
+            let slot = self.vector(n);
+            if self.host.avx512 {
+                self.move_zmm(n, slot, true);
+            } else if self.host.avx {
+                dynasm!(self.ops ; .arch x64 ; vmovups Ry(n), [slot]);
+            } else {
+                dynasm!(self.ops ; .arch x64 ; movups Rx(n), [slot]);
+            }
+        }
+        dynasm!(self.ops ; .arch x64 ; ret);
+        start
+    }
+
+    fn load_x87(&mut self) -> u64 {
+        let start = self.start();
+        let area = self.cpu + offset_of!(Cpu, x87) as i32;
+        let header = area + offset_of!(X87, xstate_bv) as i32;
+        let loaded = self.runtime(offset_of!(Runtime, x87_loaded));
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r13, rax
+            ; mov r14, rdx
+            ; mov eax, 1
+            ; mov edx, 0
+            ; mov DWORD [loaded], eax
+            // XSAVE may have found the initial state and said so, and software changed it since.
+            ; mov QWORD [header], 1
+            ; xrstor64 [area]
+            ; mov rax, r13
+            ; mov rdx, r14
+            ; ret
+        );
+        start
+    }
+
+    /// Stores loaded vector and x87 state to the context. Called when registers are spilled:
+    /// destroys RAX, RDX and flags.
+    fn save_units(&mut self) -> dynasmrt::DynamicLabel {
+        let label = self.ops.new_dynamic_label();
+        self.start();
+        let vector_loaded = self.runtime(offset_of!(Runtime, vector_loaded));
+        let x87_loaded = self.runtime(offset_of!(Runtime, x87_loaded));
+        let mxcsr = self.cpu + offset_of!(Cpu, mxcsr) as i32;
+        let host_mxcsr = self.runtime(offset_of!(Runtime, host_mxcsr));
+        dynasm!(self.ops
+            ; .arch x64
+            ; =>label
+            ; cmp DWORD [vector_loaded], 0
+            ; jz >x87
+            ; stmxcsr [mxcsr]
+            ; ldmxcsr [host_mxcsr]
+            ; mov DWORD [vector_loaded], 0
+        );
+        for n in 0..16u8 {
+            let slot = self.vector(n);
+            if self.host.avx512 {
+                self.move_zmm(n, slot, false);
+            } else if self.host.avx {
+                dynasm!(self.ops ; .arch x64 ; vmovups [slot], Ry(n));
+            } else {
+                dynasm!(self.ops ; .arch x64 ; movups [slot], Rx(n));
+            }
+        }
+        if self.host.avx {
+            dynasm!(self.ops ; .arch x64 ; vzeroupper);
+        }
+        let area = self.cpu + offset_of!(Cpu, x87) as i32;
+        let fip = area + offset_of!(X87, fip) as i32;
+        let fdp = area + offset_of!(X87, fdp) as i32;
+        dynasm!(self.ops
+            ; .arch x64
+            ; x87:
+            ; cmp DWORD [x87_loaded], 0
+            ; jz >done
+            ; mov DWORD [x87_loaded], 0
+            ; mov eax, 1
+            ; xor edx, edx
+            ; xsave64 [area]
+            // Addresses of host code are not for the guest.
+            ; mov QWORD [fip], 0
+            ; mov QWORD [fdp], 0
+            ; fninit
+            ; done:
+            ; ret
+        );
+        label
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Exits {
+    spill: dynasmrt::DynamicLabel,
+    spilled: dynasmrt::DynamicLabel,
+}
