@@ -1,0 +1,5 @@
+//! The same code through the interpreter and through the translator.
+
+mod kit;
+mod programs;
+mod random;

@@ -1,0 +1,206 @@
+//! Guests for comparison: one CPU and memory for each engine, in the same state.
+
+use crate::{Config, Engine};
+use interp::{Exit, sync};
+use softmmu::{GuestRam, LowBox, Mmu, NullBus, RamRange};
+use std::sync::Arc;
+use x86::control::{cr0, cr4, efer};
+use x86::regs::gpr;
+use x86::{Cpu, Fault, SegReg, Segment, flags};
+
+/// Where code goes.
+pub(super) const CODE: u64 = 0x8000;
+/// Pages for data.
+pub(super) const DATA: u64 = 0x1_0000;
+/// Bytes of data.
+pub(super) const DATA_SIZE: usize = 0x8000;
+/// The initial stack pointer.
+pub(super) const STACK: u64 = 0xF800;
+const RAM: u64 = 4 << 20;
+const PML4: u64 = 0x1000;
+const PDPT: u64 = 0x2000;
+const PD: u64 = 0x3000;
+
+/// The state that a guest starts in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Start {
+    /// 32-bit flat segments, no paging.
+    Protected32,
+    /// 64-bit mode, CPL 0.
+    Long,
+    /// 64-bit mode, CPL 3.
+    User64,
+}
+
+/// What runs the guest.
+pub(super) enum Runner {
+    Interp(Box<interp::Engine>),
+    Jit(Box<Engine>),
+}
+
+/// How a run ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    /// An exception that nobody handles, and its RIP.
+    Fault(Fault, u64),
+    /// HLT.
+    Stopped,
+    /// The instruction limit.
+    Limit,
+}
+
+/// A guest.
+pub(super) struct Guest {
+    pub(super) cpu: LowBox<Cpu>,
+    pub(super) mmu: Mmu,
+    pub(super) runner: Runner,
+}
+
+/// All kinds of runners.
+pub(super) fn guests(start: Start) -> Vec<Guest> {
+    let config = Config { threshold: 0, ..Config::default() };
+    let jit = |config| Runner::Jit(Box::new(Engine::new(config).expect("an engine")));
+    [
+        Runner::Interp(Box::default()),
+        jit(Config { helpers_only: true, ..config }),
+        jit(Config { precise_flags: true, ..config }),
+        jit(config),
+    ]
+    .into_iter()
+    .map(|runner| Guest::new(start, runner))
+    .collect()
+}
+
+impl Guest {
+    pub(super) fn new(start: Start, runner: Runner) -> Guest {
+        let ram = GuestRam::new(&[RamRange { gpa: 0, len: RAM }]).expect("guest RAM");
+        let mmu = Mmu::new(Arc::new(ram), Arc::new(NullBus)).expect("MMU");
+        let cpu = LowBox::new(Cpu::new()).expect("low memory");
+        let mut guest = Guest { cpu, mmu, runner };
+        guest.cpu.idtr.limit = 0;
+        let (code, data) = match start {
+            Start::Protected32 => (0x00CF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF),
+            Start::Long => (0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF),
+            Start::User64 => (0x00AF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF),
+        };
+        let cpu = &mut *guest.cpu;
+        cpu.seg = [Segment::from_descriptor(16, data); 6];
+        cpu.seg[SegReg::CS as usize] = Segment::from_descriptor(8, code);
+        cpu.cr0 = cr0::ET | cr0::NE | cr0::PE;
+        cpu.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+        cpu.xcr0 = 7;
+        cpu.x87 = x86::fpu::X87::INIT;
+        if start != Start::Protected32 {
+            cpu.cr0 |= cr0::PG | cr0::WP;
+            cpu.cr3 = PML4;
+            cpu.cr4 |= cr4::PAE;
+            cpu.efer = efer::LME | efer::LMA | efer::SCE;
+            guest.write(PML4, &(PDPT | 7).to_le_bytes());
+            guest.write(PDPT, &(PD | 7).to_le_bytes());
+            for i in 0..512u64 {
+                guest.write(PD + 8 * i, &(i << 21 | 0x87).to_le_bytes());
+            }
+        }
+        sync::paging_changed(&mut guest.cpu, &mut guest.mmu).expect("valid paging");
+        guest
+    }
+
+    pub(super) fn write(&mut self, gpa: u64, bytes: &[u8]) {
+        self.mmu.phys_write(gpa, bytes);
+    }
+
+    /// Everything but the code as at the beginning, general-purpose registers as given.
+    pub(super) fn reset(&mut self, gprs: &[u64; 16]) {
+        self.cpu.gpr = *gprs;
+        self.cpu.rflags = flags::FIXED_ONE;
+        self.cpu.activity = x86::Activity::Running;
+        self.cpu.mxcsr = 0x1F80;
+        self.cpu.x87 = x86::fpu::X87::INIT;
+        self.cpu.cr2 = 0;
+        for (n, register) in self.cpu.vector.iter_mut().enumerate() {
+            for (i, word) in register.0.iter_mut().take(4).enumerate() {
+                *word = (n as u64 * 0x0102_0304_0506_0708).rotate_left(7 * i as u32);
+            }
+        }
+        let data: Vec<u8> = (0..DATA_SIZE).map(|i| (i * 7 + i / 256) as u8).collect();
+        self.write(DATA, &data);
+        self.write(STACK - 0x400, &[0x5A; 0x800]);
+    }
+
+    /// Runs `code` from [`CODE`] on.
+    pub(super) fn run(&mut self, code: &[u8], limit: u64) -> Ended {
+        self.write(CODE, code);
+        match &mut self.runner {
+            Runner::Interp(engine) => engine.flush(),
+            Runner::Jit(engine) => engine.flush(),
+        }
+        self.cpu.rip = CODE;
+        self.resume(limit)
+    }
+
+    /// Runs on.
+    pub(super) fn resume(&mut self, limit: u64) -> Ended {
+        let exit = match &mut self.runner {
+            Runner::Interp(engine) => engine.run(&mut self.cpu, &mut self.mmu, limit),
+            Runner::Jit(engine) => engine.run(&mut self.cpu, &mut self.mmu, limit),
+        };
+        match exit {
+            Exit::Limit => Ended::Limit,
+            Exit::Stopped => Ended::Stopped,
+            Exit::TripleFault(triple) => Ended::Fault(triple.chain[0].fault, triple.at.1),
+            Exit::Request => panic!("nobody asked"),
+        }
+    }
+
+    pub(super) fn data(&mut self) -> Vec<u8> {
+        let mut data = vec![0; DATA_SIZE];
+        self.mmu.phys_read(DATA, &mut data);
+        let mut stack = vec![0; 0x800];
+        self.mmu.phys_read(STACK - 0x400, &mut stack);
+        data.extend(stack);
+        data
+    }
+}
+
+/// Panics unless all guests ended alike; flags are compared where `flag_mask` has ones.
+pub(super) fn compare(guests: &mut [Guest], ends: &[Ended], flag_mask: u64, what: &str) {
+    let (reference, others) = guests.split_first_mut().expect("guests");
+    let data = reference.data();
+    for (i, other) in others.iter_mut().enumerate() {
+        let i = i + 1;
+        assert_eq!(ends[i], ends[0], "runner {i}: end\n{what}");
+        let (a, b) = (&reference.cpu, &other.cpu);
+        assert_eq!(b.gpr.map(hex), a.gpr.map(hex), "runner {i}: registers\n{what}");
+        assert_eq!(hex(b.rip), hex(a.rip), "runner {i}: RIP\n{what}");
+        // Without precise flags a fault may find flags that nobody would have read.
+        let precise = i != 3 || !matches!(ends[0], Ended::Fault(fault, _) if !fault.is(x86::Vector::UD));
+        if precise {
+            let mask = flag_mask;
+            assert_eq!(hex(b.rflags & mask), hex(a.rflags & mask), "runner {i}: flags\n{what}");
+        }
+        assert_eq!(b.instructions, a.instructions, "runner {i}: instructions\n{what}");
+        assert_eq!(b.vector, a.vector, "runner {i}: vectors\n{what}");
+        assert_eq!(b.mxcsr, a.mxcsr, "runner {i}: MXCSR\n{what}");
+        assert_eq!(b.x87.st, a.x87.st, "runner {i}: x87 registers\n{what}");
+        assert_eq!(
+            (b.x87.fcw, b.x87.fsw, b.x87.ftw),
+            (a.x87.fcw, a.x87.fsw, a.x87.ftw),
+            "runner {i}: x87 control\n{what}"
+        );
+        let memory = other.data();
+        if memory != data {
+            let at = memory.iter().zip(&data).position(|(a, b)| a != b);
+            panic!("runner {i}: memory differs at offset {at:x?}\n{what}");
+        }
+    }
+}
+
+fn hex(value: u64) -> String {
+    format!("{value:#x}")
+}
+
+/// General-purpose registers for a snippet: RSP is the stack.
+pub(super) fn with_stack(mut gprs: [u64; 16]) -> [u64; 16] {
+    gprs[gpr::RSP] = STACK;
+    gprs
+}

@@ -1,0 +1,249 @@
+//! Programs with branches, calls, loops, faults and code that changes.
+
+use super::kit::{CODE, DATA, Ended, Start, compare, guests, with_stack};
+use iced_x86::code_asm::*;
+
+fn assemble(bits: u32, program: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
+    let mut assembler = CodeAssembler::new(bits).expect("a code size");
+    program(&mut assembler);
+    assembler.ud2().expect("room");
+    assembler.assemble(CODE).expect("assembles")
+}
+
+/// Runs a program on all runners, at once and in small pieces, and returns the last ending.
+fn check(start: Start, program: impl FnOnce(&mut CodeAssembler)) -> Ended {
+    let bits = if start == Start::Protected32 { 32 } else { 64 };
+    let code = assemble(bits, program);
+    let mut guests = guests(start);
+    let mut ends = Vec::new();
+    for guest in &mut guests {
+        guest.reset(&with_stack([0; 16]));
+        ends.push(guest.run(&code, 10_000_000));
+    }
+    compare(&mut guests, &ends, x86::flags::ALL, "whole");
+    for guest in &mut guests {
+        guest.reset(&with_stack([0; 16]));
+        let mut end = guest.run(&code, 7);
+        while end == Ended::Limit {
+            end = guest.resume(7);
+        }
+        assert_eq!(end, ends[0]);
+    }
+    compare(&mut guests, &ends, x86::flags::ALL, "in pieces");
+    ends[0].clone()
+}
+
+#[test]
+fn loops_and_flags() {
+    check(Start::Long, |a| {
+        let mut top = a.create_label();
+        a.mov(rcx, 1000u64).unwrap();
+        a.mov(rax, 1u64).unwrap();
+        a.mov(r13, 3u64).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.imul_3(rax, rax, 31).unwrap();
+        a.add(rax, r13).unwrap();
+        a.adc(r14, rax).unwrap();
+        a.rcl(r15, 3).unwrap();
+        a.sub(rcx, 1).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn memory_sum_with_carry_in_flags_over_the_back_edge() {
+    check(Start::Long, |a| {
+        let mut top = a.create_label();
+        a.mov(rsi, DATA).unwrap();
+        a.mov(rdi, DATA + 0x4000).unwrap();
+        a.mov(rcx, 512u64).unwrap();
+        a.clc().unwrap();
+        a.set_label(&mut top).unwrap();
+        a.mov(rax, qword_ptr(rsi)).unwrap();
+        a.adc(qword_ptr(rdi), rax).unwrap();
+        a.lea(rsi, qword_ptr(rsi + 8)).unwrap();
+        a.lea(rdi, qword_ptr(rdi + 8)).unwrap();
+        a.dec(rcx).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn recursion() {
+    for start in [Start::Long, Start::User64] {
+        check(start, |a| {
+            let (mut fib, mut small, mut done) =
+                (a.create_label(), a.create_label(), a.create_label());
+            a.mov(edi, 15).unwrap();
+            a.call(fib).unwrap();
+            a.jmp(done).unwrap();
+            a.set_label(&mut fib).unwrap();
+            a.cmp(edi, 2).unwrap();
+            a.jb(small).unwrap();
+            a.push(rbx).unwrap();
+            a.push(r14).unwrap();
+            a.mov(ebx, edi).unwrap();
+            a.lea(edi, dword_ptr(rbx - 1)).unwrap();
+            a.call(fib).unwrap();
+            a.mov(r14, rax).unwrap();
+            a.lea(edi, dword_ptr(rbx - 2)).unwrap();
+            a.call(fib).unwrap();
+            a.add(rax, r14).unwrap();
+            a.pop(r14).unwrap();
+            a.pop(rbx).unwrap();
+            a.ret().unwrap();
+            a.set_label(&mut small).unwrap();
+            a.mov(eax, edi).unwrap();
+            a.ret().unwrap();
+            a.set_label(&mut done).unwrap();
+            a.nop().unwrap();
+        });
+    }
+}
+
+#[test]
+fn recursion_in_32_bits() {
+    check(Start::Protected32, |a| {
+        let (mut fib, mut small, mut done) =
+            (a.create_label(), a.create_label(), a.create_label());
+        a.push(14).unwrap();
+        a.call(fib).unwrap();
+        a.add(esp, 4).unwrap();
+        a.jmp(done).unwrap();
+        a.set_label(&mut fib).unwrap();
+        a.push(ebp).unwrap();
+        a.mov(ebp, esp).unwrap();
+        a.push(ebx).unwrap();
+        a.mov(eax, dword_ptr(ebp + 8)).unwrap();
+        a.cmp(eax, 2).unwrap();
+        a.jb(small).unwrap();
+        a.dec(eax).unwrap();
+        a.push(eax).unwrap();
+        a.call(fib).unwrap();
+        a.mov(ebx, eax).unwrap();
+        a.dec(dword_ptr(esp)).unwrap();
+        a.call(fib).unwrap();
+        a.add(esp, 4).unwrap();
+        a.add(eax, ebx).unwrap();
+        a.set_label(&mut small).unwrap();
+        a.mov(ebx, dword_ptr(ebp - 4)).unwrap();
+        a.leave().unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut done).unwrap();
+        a.nop().unwrap();
+    });
+}
+
+#[test]
+fn jump_tables() {
+    check(Start::Long, |a| {
+        let mut cases = [a.create_label(), a.create_label(), a.create_label(), a.create_label()];
+        let (mut top, mut join) = (a.create_label(), a.create_label());
+        for (i, case) in cases.iter().enumerate() {
+            a.lea(rax, ptr(*case)).unwrap();
+            a.mov(qword_ptr(DATA + 8 * i as u64), rax).unwrap();
+        }
+        a.mov(ecx, 5000).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.imul_3(edx, ecx, 0x9E37_79B1u32 as i32).unwrap();
+        a.shr(edx, 30).unwrap();
+        a.jmp(qword_ptr(DATA + rdx * 8)).unwrap();
+        for (i, case) in cases.iter_mut().enumerate() {
+            a.set_label(case).unwrap();
+            a.add(rbx, 3 * i as i32 + 1).unwrap();
+            a.jmp(join).unwrap();
+        }
+        a.set_label(&mut join).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn code_that_rewrites_itself() {
+    check(Start::Long, |a| {
+        let (mut top, mut patched) = (a.create_label(), a.create_label());
+        a.mov(ecx, 200).unwrap();
+        a.lea(rdi, ptr(patched)).unwrap();
+        a.set_label(&mut top).unwrap();
+        // The store changes an instruction of the block that executes it.
+        a.mov(dword_ptr(rdi + 1), ecx).unwrap();
+        a.set_label(&mut patched).unwrap();
+        a.mov(eax, 0x1111_1111).unwrap();
+        a.add(rbx, rax).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn faults_are_precise() {
+    let end = check(Start::Long, |a| {
+        a.mov(rax, 0x8000_0000_0000_0000u64).unwrap();
+        a.mov(rbx, 7u64).unwrap();
+        a.add(rbx, 1).unwrap();
+        a.mov(qword_ptr(rax), rbx).unwrap();
+        a.add(rbx, 1).unwrap();
+    });
+    assert!(matches!(end, Ended::Fault(x86::Fault::GP0, _)), "{end:?}");
+    let end = check(Start::Long, |a| {
+        a.mov(eax, 1).unwrap();
+        a.xor(edx, edx).unwrap();
+        a.xor(ecx, ecx).unwrap();
+        a.div(ecx).unwrap();
+    });
+    assert!(matches!(end, Ended::Fault(x86::Fault::DE, _)), "{end:?}");
+}
+
+#[test]
+fn returns_to_anywhere() {
+    // Pushes targets by hand and returns to them; the last one is not canonical.
+    let end = check(Start::Long, |a| {
+        let (mut one, mut two) = (a.create_label(), a.create_label());
+        a.mov(rax, 0x1234_5678_9ABC_0000u64).unwrap();
+        a.push(rax).unwrap();
+        for label in [two, one] {
+            a.lea(rax, ptr(label)).unwrap();
+            a.push(rax).unwrap();
+        }
+        a.ret().unwrap();
+        a.set_label(&mut one).unwrap();
+        a.add(rbx, 1).unwrap();
+        a.ret_1(8u32).unwrap();
+        a.set_label(&mut two).unwrap();
+        a.nop().unwrap();
+    });
+    assert!(matches!(end, Ended::Fault(..)), "{end:?}");
+}
+
+#[test]
+fn halts() {
+    assert_eq!(check(Start::Long, |a| a.hlt().unwrap()), Ended::Stopped);
+}
+
+#[test]
+fn a_tiny_cache_is_flushed_and_goes_on() {
+    let code = assemble(64, |a| {
+        let mut top = a.create_label();
+        a.mov(ecx, 100).unwrap();
+        a.set_label(&mut top).unwrap();
+        for i in 0..400 {
+            a.add(rax, i).unwrap();
+            let mut next = a.create_label();
+            a.jmp(next).unwrap();
+            a.set_label(&mut next).unwrap();
+        }
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+    });
+    let mut guests = guests(Start::Long);
+    let config = crate::Config { threshold: 0, cache_size: 1, ..crate::Config::default() };
+    let engine = crate::Engine::new(config).expect("an engine");
+    guests[1] = super::kit::Guest::new(Start::Long, super::kit::Runner::Jit(Box::new(engine)));
+    let mut ends = Vec::new();
+    for guest in &mut guests {
+        guest.reset(&with_stack([0; 16]));
+        ends.push(guest.run(&code, 10_000_000));
+    }
+    compare(&mut guests, &ends, x86::flags::ALL, "tiny cache");
+}

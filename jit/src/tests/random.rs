@@ -1,0 +1,188 @@
+//! Random straight-line code.
+
+use super::kit::{self, CODE, DATA, DATA_SIZE, Ended, Start, compare, guests};
+use crate::strategy::{CUSTOM, PASSTHROUGH};
+use decoder::{Insn, Mnemonic, decode};
+use iced_x86::{Instruction, RflagsBits};
+use std::collections::HashSet;
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+    fn register(&mut self) -> u64 {
+        match self.below(8) {
+            0 => self.next(),
+            1 => self.next() as u32 as u64,
+            2 => self.below(64),
+            3 => self.below(16).wrapping_neg(),
+            _ => DATA + 0x1000 + self.below(DATA_SIZE as u64 - 0x2000),
+        }
+    }
+}
+
+/// Bytes that are often an instruction of interest.
+fn bytes(random: &mut Random, bits: u32) -> [u8; 15] {
+    let mut bytes = [0; 15];
+    bytes.fill_with(|| random.next() as u8);
+    let mut at = 0;
+    let mut put = |byte: u8| {
+        bytes[at] = byte;
+        at += 1;
+    };
+    if random.below(6) == 0 {
+        put(0x66);
+    }
+    match random.below(40) {
+        0 => put(0xF0),
+        1..=4 => put(0xF3),
+        5..=6 => put(0xF2),
+        7 => put(0x65),
+        8 => put(0x67),
+        _ => {}
+    }
+    if bits == 64 && random.below(2) == 0 {
+        put(0x40 | random.below(16) as u8);
+    }
+    match random.below(10) {
+        0..=4 => {}
+        5..=8 => put(0x0F),
+        _ => {
+            put(0x0F);
+            put(0x38);
+        }
+    }
+    let _ = at;
+    bytes
+}
+
+fn interesting(insn: &Insn, known: &HashSet<Mnemonic>) -> bool {
+    use Mnemonic::*;
+    let mnemonic = insn.mnemonic();
+    // Their memory operands may be anything; the thunks and the string families have own tests.
+    if insn.prefixes.any_rep() && insn.handle == 0 && !matches!(mnemonic, Nop | Pause) {
+        return matches!(mnemonic, Tzcnt | Lzcnt | Popcnt | Crc32 | Adox);
+    }
+    known.contains(&mnemonic)
+        || insn.handle != 0
+        || matches!(mnemonic, Cld | Std | Movsb | Stosq | Lodsd | Cpuid | Xlatb | Pushfq | Enter)
+}
+
+/// A snippet, with the flags that are defined in front of each instruction, by its address.
+fn snippet(random: &mut Random, bits: u32, known: &HashSet<Mnemonic>) -> Snippet {
+    let mut masks = Vec::new();
+    let mut code = Vec::new();
+    let mut listing = String::new();
+    let mut undefined = 0;
+    let count = 1 + random.below(14);
+    let mut made = 0;
+    while made < count {
+        let window = bytes(random, bits);
+        let Ok(mut insn) = decode(&window, bits) else { continue };
+        insn.handle = native::prepare(&insn);
+        let iced = insn.to_iced(CODE + code.len() as u64);
+        let branches = iced.flow_control() != iced_x86::FlowControl::Next;
+        if branches || !interesting(&insn, known) || iced.rflags_read() & undefined != 0 {
+            continue;
+        }
+        if writes_stack_pointer(&iced) && random.below(8) != 0 {
+            continue;
+        }
+        let conditional = matches!(
+            iced.mnemonic(),
+            Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Rol | Mnemonic::Ror
+                | Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Shld | Mnemonic::Shrd | Mnemonic::Sal
+        );
+        masks.push((CODE + code.len() as u64, flag_mask(undefined)));
+        let defined = if conditional { 0 } else { iced.rflags_modified() & !iced.rflags_undefined() };
+        undefined = undefined & !defined | iced.rflags_undefined();
+        if conditional {
+            undefined |= RflagsBits::OF | RflagsBits::CF | RflagsBits::AF;
+        }
+        code.extend(insn.as_bytes());
+        listing += &format!("  {:02x?} {:?} {:?}\n", insn.as_bytes(), iced.code(), iced.mnemonic());
+        made += 1;
+    }
+    masks.push((CODE + code.len() as u64, flag_mask(undefined)));
+    code.extend([0x0F, 0x0B]);
+    Snippet { code, masks, listing }
+}
+
+struct Snippet {
+    code: Vec<u8>,
+    masks: Vec<(u64, u64)>,
+    listing: String,
+}
+
+/// RFLAGS without the flags that iced calls undefined.
+fn flag_mask(undefined: u32) -> u64 {
+    let pairs = [
+        (RflagsBits::OF, x86::flags::OF),
+        (RflagsBits::SF, x86::flags::SF),
+        (RflagsBits::ZF, x86::flags::ZF),
+        (RflagsBits::AF, x86::flags::AF),
+        (RflagsBits::CF, x86::flags::CF),
+        (RflagsBits::PF, x86::flags::PF),
+    ];
+    let gone = pairs.iter().filter(|(iced, _)| undefined & iced != 0);
+    gone.fold(x86::flags::ALL, |mask, (_, flag)| mask & !flag)
+}
+
+fn writes_stack_pointer(insn: &Instruction) -> bool {
+    insn.op_count() > 0
+        && insn.op0_register().full_register() == iced_x86::Register::RSP
+        && insn.mnemonic() != Mnemonic::Push
+}
+
+fn run(start: Start, bits: u32, seed: u64, rounds: u32) {
+    let known: HashSet<Mnemonic> = (CUSTOM.iter().map(|line| line.0))
+        .chain(PASSTHROUGH.iter().copied())
+        .collect();
+    let mut random = Random(seed);
+    let mut guests = guests(start);
+    for round in 0..rounds {
+        let Snippet { code, masks, listing } = snippet(&mut random, bits, &known);
+        let mut gprs = [0; 16];
+        gprs.fill_with(|| random.register());
+        if bits == 32 {
+            gprs = gprs.map(|r| r & 0xFFFF_FFFF);
+            gprs[8..].fill(0);
+        }
+        let gprs = kit::with_stack(gprs);
+        let mut ends = Vec::new();
+        for guest in &mut guests {
+            guest.reset(&gprs);
+            ends.push(guest.run(&code, 1000));
+        }
+        let mask = match &ends[0] {
+            Ended::Fault(_, rip) => masks.iter().find(|(at, _)| at == rip).map_or(0, |m| m.1),
+            Ended::Stopped | Ended::Limit => 0,
+        };
+        let what = format!("seed {seed}, round {round}: {gprs:x?}\n{listing}");
+        compare(&mut guests, &ends, mask, &what);
+    }
+}
+
+#[test]
+fn long_mode() {
+    run(Start::Long, 64, 0x9E37_79B9_7F4A_7C15, 3000);
+}
+
+#[test]
+fn user_mode() {
+    run(Start::User64, 64, 0x1234_5678_9ABC_DEF1, 2000);
+}
+
+#[test]
+fn protected_mode() {
+    run(Start::Protected32, 32, 0xDEAD_BEEF_CAFE_F00D, 3000);
+}
