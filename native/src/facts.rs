@@ -343,6 +343,8 @@ fn alignment(facts: &Facts) -> u8 {
             | Vmovntdq | Vmovntdqa => facts.memory_size,
             _ => 1,
         },
+        // CVTPD2PI and CVTTPD2PI.
+        Unit::Mmx if facts.memory_size == 16 => 16,
         Unit::X87 | Unit::Mmx | Unit::Opmask => 1,
     }
 }

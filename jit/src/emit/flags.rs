@@ -74,13 +74,6 @@ impl Unit<'_> {
         }
     }
 
-    /// Whether [`Unit::before_flag_use`] would emit code.
-    pub(super) fn needs_flag_restore(&self) -> bool {
-        let effects = self.effects[self.index];
-        let passes = if effects.writes != 0 { self.live_after() & !effects.kills } else { 0 };
-        (effects.reads | passes) != 0 && !self.flags.eflags
-    }
-
     /// Call behind the copy of the current instruction.
     pub(super) fn after_flag_write(&mut self) {
         if self.effects[self.index].writes != 0 {

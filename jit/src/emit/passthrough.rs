@@ -36,10 +36,10 @@ impl Unit<'_> {
         if !kinds_ok {
             return false;
         }
-        if op.insn.has_mem() { self.with_memory(op, insn) } else { self.registers_only(op, insn) }
+        if op.insn.has_mem() { self.with_memory(op, insn) } else { self.registers_only(insn) }
     }
 
-    fn registers_only(&mut self, op: &Op, insn: &Instruction) -> bool {
+    fn registers_only(&mut self, insn: &Instruction) -> bool {
         let mut copy = *insn;
         simplify(&mut copy);
         let Some(borrowed) = map_registers(&mut copy, insn, &[13, 14]) else { return false };
@@ -48,11 +48,7 @@ impl Unit<'_> {
         }
         self.before_flag_use();
         self.borrow_registers(&borrowed);
-        if copy == *insn && op.insn.bits == 64 {
-            self.ops.extend(op.insn.as_bytes());
-        } else {
-            self.put(&copy);
-        }
+        self.put(&copy);
         self.give_back(&borrowed);
         self.after_flag_write();
         true
