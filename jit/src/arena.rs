@@ -86,11 +86,6 @@ impl Arena {
         self.size - self.used.next_multiple_of(ALIGNMENT).min(self.size)
     }
 
-    /// Bytes in use.
-    pub(crate) fn used(&self) -> usize {
-        self.used
-    }
-
     /// Appends code and returns its address, or nothing where the arena is full.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Option<u64> {
         if bytes.len() > self.room() {

@@ -398,8 +398,9 @@ impl Engine {
 /// How many of the instructions belong into one translated block: a branch backwards, which
 /// probably closes a loop, ends it.
 fn loop_end(decoded: &DecodedBlock) -> usize {
-    let backwards = decoded.ops.iter().position(|op| {
-        op.insn.op[0].kind == decoder::OpKind::Near && (op.insn.imm as i64) < 0
-    });
+    let backwards = decoded
+        .ops
+        .iter()
+        .position(|op| op.insn.op[0].kind == decoder::OpKind::Near && (op.insn.imm as i64) < 0);
     backwards.map_or(decoded.ops.len(), |i| i + 1)
 }

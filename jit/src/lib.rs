@@ -12,6 +12,9 @@
 //! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
 //! | `helper` | calling the interpreter's definition of an instruction |
 
+// dynasm! converts register numbers even where they have the right type.
+#![allow(clippy::useless_conversion)]
+
 mod arena;
 mod cache;
 mod emit;

@@ -36,10 +36,8 @@ fn is_conditional(insn: &Instruction) -> bool {
     if insn.has_rep_prefix() || insn.has_repne_prefix() {
         return true;
     }
-    let shifts = matches!(
-        insn.mnemonic(),
-        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd
-    );
+    let shifts =
+        matches!(insn.mnemonic(), Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd);
     if !shifts {
         return false;
     }

@@ -35,15 +35,6 @@ impl Addresses {
         let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
         self.cpu + (segment + offset_of!(x86::Segment, base)) as i32
     }
-    /// The selector of a segment register.
-    pub(crate) fn selector(&self, number: u8) -> i32 {
-        let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
-        self.cpu + (segment + offset_of!(x86::Segment, selector)) as i32
-    }
-    /// RFLAGS, without the arithmetic flags.
-    pub(crate) fn rflags(&self) -> i32 {
-        self.cpu + offset_of!(Cpu, rflags) as i32
-    }
 }
 
 /// The stubs' addresses.
@@ -94,17 +85,20 @@ struct Emitter<'a> {
 pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option<Stubs> {
     let base = arena.next();
     let mut e = Emitter { ops: VecAssembler::new(base as usize), low, cpu, host };
-    let mut stubs = Stubs::default();
-    stubs.load_vectors = base + e.load_vectors();
-    stubs.load_x87 = base + e.load_x87();
+    let load_vectors = base + e.load_vectors();
+    let load_x87 = base + e.load_x87();
     let save = e.save_units();
     let leave = e.leave(save);
-    stubs.enter = base + e.enter();
-    stubs.helper = base + e.helper(save, leave);
-    stubs.leave_link = base + e.exit(Leave::Link, true, leave);
-    stubs.leave_link_saved = base + e.exit(Leave::Link, false, leave);
-    stubs.leave_indirect = base + e.exit(Leave::Indirect, false, leave);
-    stubs.leave_poll = base + e.exit(Leave::Poll, false, leave);
+    let stubs = Stubs {
+        enter: base + e.enter(),
+        helper: base + e.helper(save, leave),
+        leave_link: base + e.exit(Leave::Link, true, leave),
+        leave_link_saved: base + e.exit(Leave::Link, false, leave),
+        leave_indirect: base + e.exit(Leave::Indirect, false, leave),
+        leave_poll: base + e.exit(Leave::Poll, false, leave),
+        load_vectors,
+        load_x87,
+    };
     let code = e.ops.finalize().ok()?;
     let at = arena.append(&code)?;
     debug_assert_eq!(at, base);
@@ -164,10 +158,8 @@ impl Emitter<'_> {
     /// Back to the caller of [`Stubs::enter`]: the guest's state is in the context already, or is
     /// spilled here at the first of the two labels.
     fn leave(&mut self, save: dynasmrt::DynamicLabel) -> Exits {
-        let exits = Exits {
-            spill: self.ops.new_dynamic_label(),
-            spilled: self.ops.new_dynamic_label(),
-        };
+        let exits =
+            Exits { spill: self.ops.new_dynamic_label(), spilled: self.ops.new_dynamic_label() };
         let host_rsp = self.runtime(offset_of!(Runtime, host_rsp));
         let code_rsp = self.runtime(offset_of!(Runtime, code_rsp));
         self.start();

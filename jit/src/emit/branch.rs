@@ -16,7 +16,9 @@ impl Unit<'_> {
                 let canonical = ((target << 16) as i64 >> 16) as u64 == target;
                 (self.key.is_long() && canonical).then_some(target)
             }
-            OpKind::NearBranch32 if !self.key.is_long() => Some(self.key.wrap(insn.near_branch_target())),
+            OpKind::NearBranch32 if !self.key.is_long() => {
+                Some(self.key.wrap(insn.near_branch_target()))
+            }
             _ => None,
         }
     }

@@ -56,7 +56,8 @@ impl Unit<'_> {
         check: fn(&mut Self, u32, DynamicLabel),
     ) -> bool {
         let memory = insn.op0_kind() == OpKind::Memory;
-        let size = if memory { u32::from(op.insn.mem.size) } else { insn.op0_register().size() as u32 };
+        let size =
+            if memory { u32::from(op.insn.mem.size) } else { insn.op0_register().size() as u32 };
         if !matches!(size, 4 | 8) || memory && !self.can_access(op) {
             return false;
         }

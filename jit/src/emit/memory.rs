@@ -89,13 +89,7 @@ impl Unit<'_> {
         }
     }
 
-    fn lookup_constant(
-        &mut self,
-        linear: u64,
-        access: Access,
-        slow: DynamicLabel,
-        collapse: bool,
-    ) {
+    fn lookup_constant(&mut self, linear: u64, access: Access, slow: DynamicLabel, collapse: bool) {
         let misaligned = linear & u64::from(access.align - 1) != 0;
         let crosses = linear & 0xFFF > 0x1000 - u64::from(access.size);
         if misaligned || crosses {

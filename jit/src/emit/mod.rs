@@ -163,8 +163,7 @@ impl<'a> Unit<'a> {
         let saved = self.offset();
         self.flags = FlagState::SAVED;
         let leave = self.label();
-        let (budget, request) =
-            (self.env.addresses.budget, self.env.addresses.exit_request);
+        let (budget, request) = (self.env.addresses.budget, self.env.addresses.exit_request);
         let count = self.count as i32;
         dynasm!(self.ops
             ; .arch x64

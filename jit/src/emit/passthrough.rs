@@ -59,10 +59,8 @@ impl Unit<'_> {
         if !self.can_access(op) || !matches!(size, 1..=16) || !size.is_power_of_two() {
             return false;
         }
-        let bit_offset = matches!(
-            insn.mnemonic(),
-            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-        );
+        let bit_offset =
+            matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
         if bit_offset && insn.op_kind(1) == OpKind::Register {
             return false;
         }

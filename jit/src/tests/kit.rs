@@ -173,7 +173,8 @@ pub(super) fn compare(guests: &mut [Guest], ends: &[Ended], flag_mask: u64, what
         assert_eq!(b.gpr.map(hex), a.gpr.map(hex), "runner {i}: registers\n{what}");
         assert_eq!(hex(b.rip), hex(a.rip), "runner {i}: RIP\n{what}");
         // Without precise flags a fault may find flags that nobody would have read.
-        let precise = i != 3 || !matches!(ends[0], Ended::Fault(fault, _) if !fault.is(x86::Vector::UD));
+        let precise =
+            i != 3 || !matches!(ends[0], Ended::Fault(fault, _) if !fault.is(x86::Vector::UD));
         if precise {
             let mask = flag_mask;
             assert_eq!(hex(b.rflags & mask), hex(a.rflags & mask), "runner {i}: flags\n{what}");

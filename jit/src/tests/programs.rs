@@ -104,8 +104,7 @@ fn recursion() {
 #[test]
 fn recursion_in_32_bits() {
     check(Start::Protected32, |a| {
-        let (mut fib, mut small, mut done) =
-            (a.create_label(), a.create_label(), a.create_label());
+        let (mut fib, mut small, mut done) = (a.create_label(), a.create_label(), a.create_label());
         a.push(14).unwrap();
         a.call(fib).unwrap();
         a.add(esp, 4).unwrap();

@@ -99,11 +99,20 @@ fn snippet(random: &mut Random, bits: u32, known: &HashSet<Mnemonic>) -> Snippet
         }
         let conditional = matches!(
             iced.mnemonic(),
-            Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Rol | Mnemonic::Ror
-                | Mnemonic::Rcl | Mnemonic::Rcr | Mnemonic::Shld | Mnemonic::Shrd | Mnemonic::Sal
+            Mnemonic::Shl
+                | Mnemonic::Shr
+                | Mnemonic::Sar
+                | Mnemonic::Rol
+                | Mnemonic::Ror
+                | Mnemonic::Rcl
+                | Mnemonic::Rcr
+                | Mnemonic::Shld
+                | Mnemonic::Shrd
+                | Mnemonic::Sal
         );
         masks.push((CODE + code.len() as u64, flag_mask(undefined)));
-        let defined = if conditional { 0 } else { iced.rflags_modified() & !iced.rflags_undefined() };
+        let defined =
+            if conditional { 0 } else { iced.rflags_modified() & !iced.rflags_undefined() };
         undefined = undefined & !defined | iced.rflags_undefined();
         if conditional {
             undefined |= RflagsBits::OF | RflagsBits::CF | RflagsBits::AF;
@@ -144,9 +153,8 @@ fn writes_stack_pointer(insn: &Instruction) -> bool {
 }
 
 fn run(start: Start, bits: u32, seed: u64, rounds: u32) {
-    let known: HashSet<Mnemonic> = (CUSTOM.iter().map(|line| line.0))
-        .chain(PASSTHROUGH.iter().copied())
-        .collect();
+    let known: HashSet<Mnemonic> =
+        (CUSTOM.iter().map(|line| line.0)).chain(PASSTHROUGH.iter().copied()).collect();
     let mut random = Random(seed);
     let mut guests = guests(start);
     for round in 0..rounds {
