@@ -68,8 +68,7 @@ impl Engine {
         Engine::default()
     }
 
-    /// Runs until an [`Exit`], at the earliest after `limit` instructions of this call (blocks are
-    /// not split).
+    /// Runs until an [`Exit`], at the latest after `limit` instructions of this call.
     pub fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
         let end = cpu.instructions.saturating_add(limit);
         if cpu.activity != Activity::Running {
@@ -98,7 +97,7 @@ impl Engine {
                 page = PageMemo::NONE;
                 self.single_step(cpu, mmu)
             } else {
-                self.next_block(cpu, mmu, &mut page)
+                self.next_block(cpu, mmu, &mut page, end - cpu.instructions)
             };
             if mmu.code_dirty {
                 self.drop_code(&mmu.take_code_writes());
@@ -138,7 +137,7 @@ impl Engine {
         result
     }
 
-    fn next_block(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, page: &mut PageMemo) -> End {
+    fn next_block(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, page: &mut PageMemo, room: u64) -> End {
         let linear = code_linear(cpu);
         let gpa = if page.linear == linear & !0xFFF {
             page.gpa | linear & 0xFFF
@@ -175,8 +174,9 @@ impl Engine {
                 Err(fault) => return End::Fault(fault),
             }
         }
-        if cpu.mode != Mode::Long && cpu.rip + u64::from(block.len) > u64::from(cpu.cs().limit) + 1
-        {
+        let past_limit = cpu.mode != Mode::Long
+            && cpu.rip + u64::from(block.len) > u64::from(cpu.cs().limit) + 1;
+        if past_limit || block.ops.len() as u64 > room {
             return self.single_step(cpu, mmu);
         }
         self.stats.blocks_run += 1;
@@ -209,7 +209,8 @@ impl Engine {
         cpu.rip = block::advance(cpu, start, op.insn.len);
         let end = match (op.exec)(cpu, mmu, &op.insn) {
             Ok(flow) => {
-                cpu.instructions += 1;
+                // As in blocks, an instruction counts once, when it is done.
+                cpu.instructions += u64::from(flow != Flow::Again);
                 match flow {
                     Flow::Again => {
                         cpu.rip = start;
