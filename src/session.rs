@@ -3,7 +3,7 @@
 
 use crate::cli::{Engine, MachineArgs, Serial};
 use crate::console::{Console, Copy};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use machine::{Config, EngineKind, Kernel, Machine, StopReason};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ impl Session<'_> {
     /// Runs the guest, again after each reset, until something else ends it. A signal that asked
     /// the process to end is carried out here.
     pub(crate) fn run(self) -> Result<StopReason> {
-        let engine = engine(self.machine.engine)?;
+        let engine = engine(self.machine.engine);
         let deadline = self.machine.timeout.map(|time| Instant::now() + time);
         let console = Console::open(&self.serial, self.copy)?;
         let reason = loop {
@@ -50,12 +50,10 @@ impl Session<'_> {
     }
 }
 
-fn engine(engine: Engine) -> Result<EngineKind> {
+fn engine(engine: Engine) -> EngineKind {
     match engine {
-        Engine::Interp => Ok(EngineKind::Interp),
-        Engine::Jit => bail!(
-            "--engine jit: the translator is not available in this build; use --engine interp"
-        ),
+        Engine::Interp => EngineKind::Interp,
+        Engine::Jit => EngineKind::Jit,
     }
 }
 

@@ -9,7 +9,6 @@ use crate::key::Key;
 use crate::runtime::{Leave, Low, Runtime};
 use crate::stats::{Counts, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
-use decoder::Mnemonic;
 use interp::Exit;
 use interp::engine::block::{Block as DecodedBlock, decode_block};
 use interp::engine::{code_linear, needs_single_step};
@@ -114,13 +113,9 @@ impl Engine {
         Stats {
             helpers: self.counts.helpers,
             slow_accesses: self.counts.slow,
+            top_helpers: self.counts.top(20),
             ..self.stats.clone()
         }
-    }
-
-    /// The mnemonics most often left to the interpreter by translated code, with their counts.
-    pub fn top_helpers(&self, n: usize) -> Vec<(Mnemonic, u64)> {
-        self.counts.top(n)
     }
 
     /// Runs until an [`Exit`], at the earliest after `limit` instructions of this call (blocks of
@@ -347,12 +342,6 @@ impl Engine {
                 let link = argument as u32;
                 cpu.rip = self.cache.links.get(link as usize)?.target;
                 *next = Next::Link(link);
-            }
-            Leave::Indirect => {
-                self.stats.exits_indirect += 1;
-                load_flags(cpu, saved);
-                cpu.rip = argument;
-                *next = Next::Indirect;
             }
             Leave::Poll => {
                 self.stats.exits_poll += 1;

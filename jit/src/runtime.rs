@@ -15,24 +15,21 @@ pub(crate) enum Leave {
     Resync = 0,
     /// Through a direct exit; the argument is its link.
     Link = 1,
-    /// Through an indirect branch; the argument is the target RIP.
-    Indirect = 2,
     /// At a block's entry, because of a request or the instruction limit; the argument is RIP.
-    Poll = 3,
+    Poll = 2,
     /// Deliver an exception; the argument is the fault.
-    Fault = 4,
+    Fault = 3,
     /// The CPU stopped.
-    Stop = 5,
+    Stop = 4,
 }
 
 impl Leave {
     pub(crate) fn from_bits(bits: u32) -> Leave {
         match bits {
             1 => Leave::Link,
-            2 => Leave::Indirect,
-            3 => Leave::Poll,
-            4 => Leave::Fault,
-            5 => Leave::Stop,
+            2 => Leave::Poll,
+            3 => Leave::Fault,
+            4 => Leave::Stop,
             _ => Leave::Resync,
         }
     }

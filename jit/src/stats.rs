@@ -2,6 +2,7 @@
 
 use decoder::Mnemonic;
 use std::collections::HashMap;
+use std::fmt;
 
 /// Where instructions ran and why translated code was left.
 #[derive(Clone, Default, Debug)]
@@ -22,8 +23,6 @@ pub struct Stats {
     pub entries: u64,
     /// Direct exits that were not linked.
     pub exits_link: u64,
-    /// Indirect branches that missed the inline cache.
-    pub exits_indirect: u64,
     /// Exits for requests and limits.
     pub exits_poll: u64,
     /// Exits after a helper that changed the flow.
@@ -40,6 +39,43 @@ pub struct Stats {
     pub slow_accesses: u64,
     /// Links patched.
     pub links: u64,
+    /// The mnemonics most often left to helpers.
+    pub top_helpers: Vec<(Mnemonic, u64)>,
+}
+
+impl Stats {
+    /// The share of instructions that ran as copies on the host CPU, from 0 to 1: Popek and
+    /// Goldberg's efficiency.
+    pub fn native_share(&self) -> f64 {
+        let all = self.translated + self.interpreted;
+        let helped = self.helpers + self.slow_accesses;
+        self.translated.saturating_sub(helped) as f64 / all.max(1) as f64
+    }
+
+    /// Gives name and value of each counter to `row`.
+    pub fn rows(&self, row: &mut dyn FnMut(&str, String) -> fmt::Result) -> fmt::Result {
+        row("native instructions", format!("{:.3} %", 100.0 * self.native_share()))?;
+        row("in translated code", self.translated.to_string())?;
+        row("interpreted", self.interpreted.to_string())?;
+        row("helpers called", self.helpers.to_string())?;
+        row("slow accesses", self.slow_accesses.to_string())?;
+        row("blocks translated", self.blocks_translated.to_string())?;
+        row("their instructions", self.instructions_translated.to_string())?;
+        row("their guest bytes", self.guest_bytes.to_string())?;
+        row("their host bytes", self.host_bytes.to_string())?;
+        row("translations dropped", self.blocks_invalidated.to_string())?;
+        row("cache flushes", self.flushes.to_string())?;
+        row("links patched", self.links.to_string())?;
+        row("entries", self.entries.to_string())?;
+        row("left: unlinked", self.exits_link.to_string())?;
+        row("left: poll", self.exits_poll.to_string())?;
+        row("left: helper", self.exits_resync.to_string())?;
+        row("left: exception", self.exits_fault.to_string())?;
+        for (mnemonic, count) in &self.top_helpers {
+            row(&format!("helper {mnemonic:?}"), count.to_string())?;
+        }
+        Ok(())
+    }
 }
 
 /// Counters that helpers keep.

@@ -48,8 +48,6 @@ pub(crate) struct Stubs {
     pub(crate) leave_link: u64,
     /// Leaves through the link in R14, flags saved already.
     pub(crate) leave_link_saved: u64,
-    /// Leaves for the target in R14, flags saved already.
-    pub(crate) leave_indirect: u64,
     /// Leaves at RIP in R14, flags saved already.
     pub(crate) leave_poll: u64,
     /// Called to load the guest's vector registers and MXCSR; keeps everything else.
@@ -94,7 +92,6 @@ pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option
         helper: base + e.helper(save, leave),
         leave_link: base + e.exit(Leave::Link, true, leave),
         leave_link_saved: base + e.exit(Leave::Link, false, leave),
-        leave_indirect: base + e.exit(Leave::Indirect, false, leave),
         leave_poll: base + e.exit(Leave::Poll, false, leave),
         load_vectors,
         load_x87,

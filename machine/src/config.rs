@@ -9,6 +9,8 @@ pub enum EngineKind {
     /// Decoded blocks, interpreted.
     #[default]
     Interp,
+    /// Hot blocks translated, the rest interpreted.
+    Jit,
 }
 
 /// A kernel to boot, with what goes along.

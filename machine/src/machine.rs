@@ -7,7 +7,7 @@ use crate::control::{A20Gate, Control, StopReason};
 use crate::interrupts::{Interrupts, IoApicWindow};
 use crate::stats::Stats;
 use crate::timers::{TimerHandle, Timers};
-use crate::vcpu::{ApicTimer, Fabric, KvmClock, Vcpu, VcpuBus, VcpuShared};
+use crate::vcpu::{ApicTimer, Fabric, KvmClock, Runner, Vcpu, VcpuBus, VcpuShared};
 use devices::acpi::{self, AcpiError, BoardInfo, FirmwareTables};
 use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE, LocalApic, LocalApicConfig};
 use devices::legacy::acpi_pm::{self, AcpiPmDevice};
@@ -19,7 +19,7 @@ use devices::legacy::reset::{self, ResetControlDevice};
 use devices::legacy::rtc::{self, MemorySizes, RtcDevice};
 use devices::legacy::serial::Serial;
 use devices::{BusDevice, BusError, Clock, HostClock, TimerClient};
-use softmmu::{GuestRam, Mmu, MmuError, RamError, RamRange};
+use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, RamError, RamRange};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use thiserror::Error;
@@ -36,6 +36,12 @@ pub enum MachineError {
     /// The MMU's tables.
     #[error("software MMU: {0}")]
     Mmu(#[from] MmuError),
+    /// The registers' place in memory.
+    #[error(transparent)]
+    Low(#[from] LowError),
+    /// The translator.
+    #[error("translator: {0}; --engine interp does without it")]
+    Engine(#[from] jit::EngineError),
     /// Two devices at one address.
     #[error("board: {0}")]
     Bus(#[from] BusError),
@@ -254,12 +260,13 @@ impl Machine {
                 ram: ram.clone(),
             };
             let mmu = Mmu::new(ram.clone(), Arc::new(bus))?;
-            let mut cpu = Box::new(Cpu::new());
+            let mut cpu = LowBox::new(Cpu::new())?;
             cpu.policy = policy.clone();
             cpu.apic_id = vcpu.index as u32;
             vcpus.push(Vcpu::new(
                 cpu,
                 mmu,
+                Runner::new(config.engine)?,
                 vcpu.clone(),
                 fabric.clone(),
                 control.clone(),

@@ -36,6 +36,8 @@ pub struct Stats {
     pub exits: crate::vcpu::ExitCounts,
     /// Exceptions delivered, by vector.
     pub exceptions: [u64; 32],
+    /// The translators' counters, one for each vCPU that has a translator.
+    pub translators: Vec<jit::Stats>,
 }
 
 impl Stats {
@@ -44,10 +46,12 @@ impl Stats {
         (s.cpu, s.peak_resident) = host_usage();
         for v in vcpus {
             s.instructions += v.cpu.instructions;
-            s.blocks_run += v.engine.stats.blocks_run;
-            s.blocks_decoded += v.engine.stats.blocks_decoded;
-            s.blocks_invalidated += v.engine.stats.blocks_invalidated;
-            s.single_steps += v.engine.stats.single_steps;
+            let engine = v.engine.interpreter_stats();
+            s.translators.extend(v.engine.translator().map(jit::Engine::stats));
+            s.blocks_run += engine.blocks_run;
+            s.blocks_decoded += engine.blocks_decoded;
+            s.blocks_invalidated += engine.blocks_invalidated;
+            s.single_steps += engine.single_steps;
             s.tlb_misses += v.mmu.stats.tlb_misses;
             s.page_walks += v.mmu.stats.walks;
             s.mmio += v.mmu.stats.mmio;
@@ -56,7 +60,7 @@ impl Stats {
             s.exits.nmis += v.exits.nmis;
             s.exits.requests += v.exits.requests;
             s.exits.slices += v.exits.slices;
-            for (sum, n) in s.exceptions.iter_mut().zip(v.engine.stats.exceptions) {
+            for (sum, n) in s.exceptions.iter_mut().zip(engine.exceptions) {
                 *sum += n;
             }
         }
@@ -107,6 +111,9 @@ impl fmt::Display for Stats {
                 &format!("exceptions: {}", x86::fault::vector_name(vector as u8)),
                 count.to_string(),
             )?;
+        }
+        for translator in &self.translators {
+            translator.rows(&mut row)?;
         }
         row("guest memory in use", format!("{:.1} MiB", mib(self.guest_resident)))?;
         let own = self.peak_resident.saturating_sub(self.guest_resident);

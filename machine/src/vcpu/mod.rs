@@ -3,20 +3,22 @@
 mod bus;
 mod entry;
 mod kvmclock;
+mod runner;
 mod shared;
 
 pub use bus::Fabric;
 pub(crate) use bus::VcpuBus;
 pub(crate) use kvmclock::KvmClock;
+pub use runner::Runner;
 pub(crate) use shared::ApicTimer;
 pub use shared::{TSC_HZ, VcpuShared};
 
 use crate::control::{A20Gate, Control, StopReason};
 use devices::lock;
 use interp::events::{self, TripleFault};
-use interp::{Engine, Exit, sync};
+use interp::{Exit, sync};
 use shared::event;
-use softmmu::{ExitRequest, Mmu};
+use softmmu::{ExitRequest, LowBox, Mmu};
 use std::sync::Arc;
 use x86::cpu::Shadow;
 use x86::{Activity, Cpu, SegReg, Segment};
@@ -42,11 +44,11 @@ pub struct ExitCounts {
 /// A virtual CPU.
 pub struct Vcpu {
     /// Registers.
-    pub cpu: Box<Cpu>,
+    pub cpu: LowBox<Cpu>,
     /// Memory.
     pub mmu: Mmu,
-    /// The interpreter.
-    pub engine: Engine,
+    /// What executes its code.
+    pub engine: Runner,
     /// Counters.
     pub exits: ExitCounts,
     shared: Arc<VcpuShared>,
@@ -57,24 +59,17 @@ pub struct Vcpu {
 
 impl Vcpu {
     pub(crate) fn new(
-        cpu: Box<Cpu>,
+        cpu: LowBox<Cpu>,
         mmu: Mmu,
+        engine: Runner,
         shared: Arc<VcpuShared>,
         fabric: Arc<Fabric>,
         control: Arc<Control>,
         a20: Arc<A20Gate>,
     ) -> Vcpu {
         shared.attach(mmu.exit_request.clone());
-        let mut vcpu = Vcpu {
-            cpu,
-            mmu,
-            engine: Engine::new(),
-            exits: ExitCounts::default(),
-            shared,
-            fabric,
-            control,
-            a20,
-        };
+        let mut vcpu =
+            Vcpu { cpu, mmu, engine, exits: ExitCounts::default(), shared, fabric, control, a20 };
         vcpu.sync_paging();
         vcpu
     }
