@@ -118,8 +118,7 @@ impl Engine {
         }
     }
 
-    /// Runs until an [`Exit`], at the earliest after `limit` instructions of this call (blocks of
-    /// the interpreter are not split). `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
+    /// Runs until an [`Exit`], for at most `limit` instructions. `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
     /// it is only interpreted.
     pub fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
         let end = cpu.instructions.saturating_add(limit);
@@ -159,7 +158,7 @@ impl Engine {
             next = Next::Lookup;
             let exit = match code {
                 Some(code) => self.execute(cpu, mmu, code, end, &mut next),
-                None => self.step(cpu, mmu),
+                None => self.step(cpu, mmu, end - cpu.instructions),
             };
             if let Some(exit) = exit {
                 return exit;
@@ -182,9 +181,9 @@ impl Engine {
         self.low.get().code_rsp = self.low.stack_top();
     }
 
-    fn step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> Option<Exit> {
+    fn step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, room: u64) -> Option<Exit> {
         let before = cpu.instructions;
-        let exit = self.interp.step(cpu, mmu);
+        let exit = self.interp.step(cpu, mmu, room);
         self.stats.interpreted += cpu.instructions - before;
         exit
     }

@@ -6,14 +6,14 @@ use x86::{Cpu, Fault};
 
 impl Engine {
     /// Executes one block of cold code, or one instruction where blocks are not exact enough, and
-    /// delivers the exception it ends in. The caller polls requests, counts instructions and calls
+    /// delivers the exception it ends in; at most `room` instructions. The caller polls requests, counts instructions and calls
     /// [`Engine::drop_code`].
-    pub fn step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> Option<Exit> {
+    pub fn step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, room: u64) -> Option<Exit> {
         let end = if needs_single_step(cpu) {
             self.single_step(cpu, mmu)
         } else {
             let mut page = PageMemo::NONE;
-            self.next_block(cpu, mmu, &mut page)
+            self.next_block(cpu, mmu, &mut page, room)
         };
         match end {
             End::Branch | End::Sync => None,
