@@ -11,8 +11,9 @@ use machine::control::StopReason;
 use machine::guests::{self, Guest, initramfs::Initramfs};
 use std::process::ExitCode;
 
-/// `quiet` keeps what the kernel says about its devices from scrolling the greeting away.
-const LINUX_COMMAND_LINE: &str = "console=ttyS0 quiet";
+/// `quiet` keeps what the kernel says about its devices from scrolling the greeting away. The self
+/// tests of the kernel's cryptography are half of its start, and nothing here depends on them.
+const LINUX_COMMAND_LINE: &str = "console=ttyS0 quiet cryptomgr.notests";
 
 const INTRODUCTION: &str = "\
 This is Ringshift's own guest, a small kernel that expects the whole computer to itself:
