@@ -252,7 +252,6 @@ macro_rules! modes {
     ($($name:ident: $start:ident,)*) => {
         proptest! {
             #![proptest_config(ProptestConfig {
-                cases: 96,
                 failure_persistence: None,
                 ..ProptestConfig::default()
             })]

@@ -113,13 +113,10 @@ pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<B
 fn decode_crossing(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<Block, Fault> {
     let op = decode_one(mmu, linear, bits)?;
     let second = mmu.fetch_translate((linear & !0xFFF).wrapping_add(0x1000))?;
-    Ok(Block {
-        gpa,
-        bits,
-        len: u16::from(op.insn.len),
-        second_page: Some(second.gpa),
-        ops: Box::new([op]),
-    })
+    // Bytes that are no instruction may become one by a write to either page.
+    let crosses = (gpa & 0xFFF) + u64::from(op.insn.len) > 0x1000;
+    let len = if crosses { u16::from(op.insn.len) } else { MAX_LENGTH as u16 };
+    Ok(Block { gpa, bits, len, second_page: Some(second.gpa), ops: Box::new([op]) })
 }
 
 /// Whether execution never goes on with the next instruction of the same block.
