@@ -20,10 +20,13 @@ pub mod acpi;
 pub mod apic;
 pub mod bus;
 pub mod clock;
+pub mod dma;
 pub mod fw_cfg;
 pub mod interrupt;
 pub mod legacy;
+pub mod pci;
 
 pub use bus::{Bus, BusDevice, BusError, lock};
 pub use clock::{Clock, HostClock, ManualClock, Timer, TimerClient};
+pub use dma::DmaMemory;
 pub use interrupt::IrqLine;
