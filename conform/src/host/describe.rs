@@ -1,0 +1,116 @@
+//! A difference for people: the instruction, what it started from, what differed, and how to see
+//! it again.
+
+use super::compare::{Difference, GPR_NAMES};
+use super::generate::offset_of;
+use super::state::{Case, State, legacy};
+use iced_x86::{Formatter, Instruction, InstructionInfoFactory, IntelFormatter, Register};
+use std::fmt::Write;
+
+/// Bytes of memory shown around each operand.
+const SHOWN: usize = 16;
+
+/// The text.
+pub(super) fn describe(case: &Case, found: &[Difference], seed: u64) -> String {
+    let insn = case.instruction();
+    let mut text = String::new();
+    IntelFormatter::new().format(&insn, &mut text);
+    let hex: Vec<String> = case.bytes().iter().map(|b| format!("{b:02X}")).collect();
+    let _ = write!(text, "\n  bytes {} at {:#x}", hex.join(" "), case.state.rip);
+    text.push_str("\n  from");
+    describe_state(case, &mut text);
+    describe_memory(case, &insn, &mut text);
+    for difference in found.iter().take(8) {
+        let _ = write!(text, "\n  {difference}");
+    }
+    if found.len() > 8 {
+        let _ = write!(text, "\n  and {} more", found.len() - 8);
+    }
+    let _ = write!(
+        text,
+        "\n  again: ringshift conform host --bits {} --seed {seed} --form {:?} --case {}",
+        case.bits, case.form, case.number
+    );
+    text
+}
+
+fn describe_state(case: &Case, text: &mut String) {
+    let (state, plain) = (&case.state, State::new());
+    for (name, value) in GPR_NAMES.iter().zip(state.gpr).filter(|(_, value)| *value != 0) {
+        let _ = write!(text, " {name}={value:x}");
+    }
+    let _ = write!(text, " RFLAGS={:x}", state.rflags);
+    if case.bits != 64 {
+        for (name, s) in ["ES", "CS", "SS", "DS", "FS", "GS"].iter().zip(state.selectors) {
+            let _ = write!(text, " {name}={s:x}");
+        }
+    }
+    if state.fs_base != 0 || state.gs_base != 0 {
+        let _ = write!(text, " FSBASE={:x} GSBASE={:x}", state.fs_base, state.gs_base);
+    }
+    if state.dword(legacy::MXCSR) != plain.dword(legacy::MXCSR) {
+        let _ = write!(text, " MXCSR={:x}", state.dword(legacy::MXCSR));
+    }
+    if state.legacy[..legacy::MXCSR] != plain.legacy[..legacy::MXCSR] {
+        let _ = write!(
+            text,
+            " FCW={:x} FSW={:x} FTW={:x}",
+            state.word(legacy::FCW),
+            state.word(legacy::FSW),
+            state.legacy[legacy::FTW]
+        );
+    }
+    for i in 0..8 {
+        let at = legacy::ST + 16 * i;
+        if state.legacy[at..at + 10] != [0; 10] {
+            let (exponent, fraction) = (state.word(at + 8), state.qword(at));
+            let _ = write!(text, " ST{i}={exponent:04x}:{fraction:016x}");
+        }
+    }
+    for i in 0..16 {
+        let at = legacy::XMM + 16 * i;
+        let high = u128::from_le_bytes(state.ymm_high[i]);
+        let low = u128::from(state.qword(at + 8)) << 64 | u128::from(state.qword(at));
+        if high != 0 || low != 0 {
+            let _ = write!(text, " YMM{i}={high:032x}_{low:032x}");
+        }
+    }
+}
+
+fn describe_memory(case: &Case, insn: &Instruction, text: &mut String) {
+    let mut factory = InstructionInfoFactory::new();
+    for used in factory.info(insn).used_memory() {
+        let value = |r: Register, _, _| Some(register(case, r));
+        let Some(address) = used.virtual_address(0, value) else { continue };
+        let _ = write!(text, "\n  memory {:?} at {address:#x}:", used.access());
+        for i in 0..SHOWN as u64 {
+            match offset_of(address.wrapping_add(i)) {
+                Some(at) => {
+                    let _ = write!(text, " {:02x}", case.memory[at]);
+                }
+                None => text.push_str(" --"),
+            }
+        }
+    }
+}
+
+fn register(case: &Case, r: Register) -> u64 {
+    let state = &case.state;
+    let window = super::layout::WINDOW;
+    match r {
+        Register::FS => state.fs_base,
+        Register::GS => state.gs_base,
+        _ if r.is_segment_register() && case.bits == 16 => window,
+        _ if r.is_segment_register() => 0,
+        _ if r.is_gpr() => {
+            let full = state.gpr[r.full_register().number() & 15];
+            match r.size() {
+                1 => full & 0xFF,
+                2 => full & 0xFFFF,
+                4 => full & 0xFFFF_FFFF,
+                _ => full,
+            }
+        }
+        _ => 0,
+    }
+}

@@ -1,0 +1,77 @@
+//! Which forms of which instructions are generated, and why the others are not.
+
+use iced_x86::{Code, EncodingKind, Mnemonic};
+
+/// Every form that the code size has, with the reason where it is not generated.
+pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
+    Code::values()
+        .filter(|code| {
+            let info = code.op_code();
+            info.is_instruction()
+                && info.is_available_in_mode(bits)
+                && info.encoding() != EncodingKind::MVEX
+                && info.decoder_option() == 0
+        })
+        .map(|code| (code, reason(code)))
+        .collect()
+}
+
+/// Why a form is not generated.
+pub fn reason(code: Code) -> Option<&'static str> {
+    if code.op_code().fwait() {
+        return Some("two instructions: FWAIT and the form that does not wait");
+    }
+    EXCLUDED.iter().find(|(_, all)| all.contains(&code.mnemonic())).map(|(reason, _)| *reason)
+}
+
+/// Instructions that user-mode code can execute, but whose results the host's CPU alone does not
+/// determine.
+pub const EXCLUDED: &[(&str, &[Mnemonic])] = &[
+    ("enters the host's kernel", &[Mnemonic::Syscall, Mnemonic::Sysenter]),
+    (
+        "calls the host's hypervisor",
+        &[Mnemonic::Vmcall, Mnemonic::Vmmcall, Mnemonic::Vmgexit, Mnemonic::Vmfunc],
+    ),
+    ("answers by the guest's CPUID policy", &[Mnemonic::Cpuid]),
+    (
+        "reads a clock, a counter, a random number or the processor's number",
+        &[
+            Mnemonic::Rdtsc,
+            Mnemonic::Rdtscp,
+            Mnemonic::Rdpmc,
+            Mnemonic::Rdpru,
+            Mnemonic::Rdrand,
+            Mnemonic::Rdseed,
+            Mnemonic::Rdpid,
+        ],
+    ),
+    (
+        "the host's kernel answers under CR4.UMIP",
+        &[Mnemonic::Sgdt, Mnemonic::Sidt, Mnemonic::Sldt, Mnemonic::Str, Mnemonic::Smsw],
+    ),
+    (
+        "waits for the outside",
+        &[
+            Mnemonic::Monitor,
+            Mnemonic::Monitorx,
+            Mnemonic::Mwait,
+            Mnemonic::Mwaitx,
+            Mnemonic::Umonitor,
+            Mnemonic::Umwait,
+            Mnemonic::Tpause,
+        ],
+    ),
+    (
+        "depends on how the CPU tracks state components in use (SDM vol. 1, section 13.6)",
+        &[Mnemonic::Xsaveopt, Mnemonic::Xsaveopt64, Mnemonic::Xsavec, Mnemonic::Xsavec64],
+    ),
+];
+
+/// Why guests are not offered an instruction that the host may have; none where they are.
+pub fn not_offered(code: Code) -> Option<&'static str> {
+    NOT_OFFERED.iter().find(|(_, all)| all.contains(&code.mnemonic())).map(|(reason, _)| *reason)
+}
+
+/// Instructions that the guest's CPUID does not report, so that #UD is right.
+const NOT_OFFERED: &[(&str, &[Mnemonic])] =
+    &[("CPUID does not report CLZERO", &[Mnemonic::Clzero])];

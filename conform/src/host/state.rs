@@ -1,0 +1,164 @@
+//! What a case starts from and what comes out of it.
+
+use super::layout::{CODE_ROOM, MEMORY};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
+
+/// Registers of a user-mode program. `repr(C)`, since two processes share it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C, align(64))]
+pub struct State {
+    /// x87, MXCSR and XMM registers as FXSAVE64 stores them (SDM vol. 1, section 10.5.1).
+    pub legacy: [u8; 512],
+    /// Upper halves of YMM0 to YMM15.
+    pub ymm_high: [[u8; 16]; 16],
+    /// RAX to R15 by hardware number.
+    pub gpr: [u64; 16],
+    /// RIP.
+    pub rip: u64,
+    /// RFLAGS.
+    pub rflags: u64,
+    /// FS base.
+    pub fs_base: u64,
+    /// GS base.
+    pub gs_base: u64,
+    /// Selectors of ES, CS, SS, DS, FS, GS.
+    pub selectors: [u16; 6],
+    pub(crate) _pad: [u16; 2],
+}
+
+/// Offsets in [`State::legacy`].
+pub mod legacy {
+    /// x87 control word.
+    pub const FCW: usize = 0;
+    /// x87 status word.
+    pub const FSW: usize = 2;
+    /// Abridged tag word.
+    pub const FTW: usize = 4;
+    /// Last opcode.
+    pub const FOP: usize = 6;
+    /// Last instruction pointer.
+    pub const FIP: usize = 8;
+    /// Last operand pointer.
+    pub const FDP: usize = 16;
+    /// MXCSR.
+    pub const MXCSR: usize = 24;
+    /// MXCSR bits that exist.
+    pub const MXCSR_MASK: usize = 28;
+    /// ST(0) to ST(7), 16 bytes each.
+    pub const ST: usize = 32;
+    /// XMM0 to XMM15.
+    pub const XMM: usize = 160;
+    /// First byte behind what is defined.
+    pub const END: usize = 416;
+}
+
+impl State {
+    /// All zero, control words as after FNINIT and reset.
+    pub const fn new() -> State {
+        let mut legacy = [0; 512];
+        legacy[legacy::FCW] = 0x7F;
+        legacy[legacy::FCW + 1] = 0x03;
+        legacy[legacy::MXCSR] = 0x80;
+        legacy[legacy::MXCSR + 1] = 0x1F;
+        State {
+            legacy,
+            ymm_high: [[0; 16]; 16],
+            gpr: [0; 16],
+            rip: 0,
+            rflags: 0x202,
+            fs_base: 0,
+            gs_base: 0,
+            selectors: [0; 6],
+            _pad: [0; 2],
+        }
+    }
+
+    /// A 16-bit field of the legacy image.
+    pub fn word(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.legacy[at], self.legacy[at + 1]])
+    }
+
+    /// Sets a 16-bit field of the legacy image.
+    pub fn set_word(&mut self, at: usize, value: u16) {
+        self.legacy[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// A 32-bit field of the legacy image.
+    pub fn dword(&self, at: usize) -> u32 {
+        u32::from(self.word(at)) | u32::from(self.word(at + 2)) << 16
+    }
+
+    /// Sets a 32-bit field of the legacy image.
+    pub fn set_dword(&mut self, at: usize, value: u32) {
+        self.legacy[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// A 64-bit field of the legacy image.
+    pub fn qword(&self, at: usize) -> u64 {
+        u64::from(self.dword(at)) | u64::from(self.dword(at + 4)) << 32
+    }
+
+    /// Sets a 64-bit field of the legacy image.
+    pub fn set_qword(&mut self, at: usize, value: u64) {
+        self.legacy[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+/// One instruction with everything it starts from.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Code size: 16, 32 or 64.
+    pub bits: u32,
+    /// The form it was generated for.
+    pub form: Code,
+    /// Number of the case within its form.
+    pub number: u64,
+    /// The instruction and INT3 behind it, to the end of the code pages.
+    pub code: [u8; CODE_ROOM],
+    /// Length of the instruction.
+    pub len: usize,
+    /// Linear address of the instruction.
+    pub linear: u64,
+    /// Registers.
+    pub state: State,
+    /// Memory: see [`super::layout::CONTENTS`].
+    pub memory: Box<[u8; MEMORY]>,
+}
+
+impl Case {
+    /// The instruction's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.code[..self.len.min(CODE_ROOM)]
+    }
+
+    /// The instruction.
+    pub fn instruction(&self) -> Instruction {
+        decode(self.bits, self.bytes(), self.state.rip)
+    }
+}
+
+/// Decodes as the engines do.
+pub fn decode(bits: u32, bytes: &[u8], rip: u64) -> Instruction {
+    Decoder::with_ip(bits, bytes, rip, DecoderOptions::FORCE_RESERVED_NOP).decode()
+}
+
+/// How a case ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The exception that ended it: #BP or #DB behind the instruction when it completed.
+    pub vector: u8,
+    /// Its error code, 0 where it has none.
+    pub error: u32,
+    /// The address, for a page fault.
+    pub address: u64,
+    /// Registers at the exception.
+    pub state: State,
+    /// Memory at the exception.
+    pub memory: Box<[u8; MEMORY]>,
+}
