@@ -199,7 +199,7 @@ fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiErr
         io_apic_id: policy.cpu_count as u8,
         io_apic_base: IO_APIC_BASE as u32,
         power: acpi::PowerInfo::piix4(port::PM_BASE, irq::SCI),
-        reset: acpi::ResetInfo { port: reset::RESET_PORT as u16, value: reset::RESET_VALUE },
+        reset: acpi::ResetInfo { port: reset::RESET_PORT, value: reset::RESET_VALUE },
         serial_ports: vec![acpi::SerialPortInfo { port: port::COM1, irq: irq::COM1 }],
         keyboard_controller: true,
         vga: false,

@@ -17,34 +17,34 @@ struct Queue {
 ///
 /// Lock order: a device's lock may be held when its timer is armed (queue lock inside); the queue
 /// lock is never held while a device is called.
-pub struct Timers {
+pub(crate) struct Timers {
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 /// The timer of one device.
-pub struct TimerHandle {
+pub(crate) struct TimerHandle {
     timers: Arc<Timers>,
     index: usize,
 }
 
 impl Timers {
     /// An empty queue on `clock`.
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Timers> {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Timers> {
         Arc::new(Timers { clock, queue: Mutex::default(), changed: Condvar::new() })
     }
 
     /// A new timer. Its device, which needs the timer to be built, comes after by
     /// [`Timers::connect`].
-    pub fn timer(self: &Arc<Self>) -> TimerHandle {
+    pub(crate) fn timer(self: &Arc<Self>) -> TimerHandle {
         let mut queue = self.lock();
         queue.entries.push((None, None));
         TimerHandle { timers: self.clone(), index: queue.entries.len() - 1 }
     }
 
     /// Says whom timer number `index` calls.
-    pub fn connect(&self, index: usize, client: Client) {
+    pub(crate) fn connect(&self, index: usize, client: Client) {
         if let Some(entry) = self.lock().entries.get_mut(index) {
             entry.1 = Some(client);
         }
@@ -55,7 +55,7 @@ impl Timers {
     }
 
     /// Calls every device whose deadline has passed. Returns the next deadline.
-    pub fn run_due(&self) -> Option<u64> {
+    pub(crate) fn run_due(&self) -> Option<u64> {
         loop {
             let now = self.clock.now_ns();
             let client = {
@@ -76,7 +76,7 @@ impl Timers {
     }
 
     /// The thread's body: sleeps to the next deadline, until [`Timers::stop`].
-    pub fn run(&self) {
+    pub(crate) fn run(&self) {
         loop {
             let next = self.run_due();
             let queue = self.lock();
@@ -98,7 +98,7 @@ impl Timers {
     }
 
     /// Ends [`Timers::run`].
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.lock().stopping = true;
         self.changed.notify_all();
     }
@@ -106,7 +106,7 @@ impl Timers {
 
 impl TimerHandle {
     /// The number for [`Timers::connect`].
-    pub fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         self.index
     }
 }
