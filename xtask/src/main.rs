@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod boot;
 mod fetch;
 mod guest_files;
@@ -20,6 +21,8 @@ enum Task {
     GuestFiles(guest_files::Args),
     /// Boot a Debian kernel to user space and power-off, and print the counters
     Boot(boot::Args),
+    /// Measure Ringshift beside QEMU and the host itself
+    Bench(Box<bench::Args>),
 }
 
 /// A Debian kernel.
@@ -48,5 +51,6 @@ fn main() -> Result<()> {
         Task::Fetch => fetch::run(),
         Task::GuestFiles(args) => guest_files::run(&args),
         Task::Boot(args) => boot::run(&args),
+        Task::Bench(args) => bench::run(&args),
     }
 }
