@@ -4,8 +4,9 @@ use crate::arena::Arena;
 use crate::emit::LinkRequest;
 use crate::indirect::IndirectCache;
 use crate::key::Key;
+use crate::pages::ByPage;
 use hashbrown::HashMap;
-use softmmu::CodeWrite;
+use softmmu::{CodeWrite, MappingChanges};
 
 /// Entries of the direct-mapped front of the block table.
 const FRONT: usize = 1 << 13;
@@ -46,19 +47,14 @@ pub(crate) struct Link {
     to: Option<u32>,
 }
 
-/// A patched link whose target is in another page than its block.
-struct CrossPage {
-    link: u32,
-    global: bool,
-}
-
 /// All blocks of an engine.
 pub(crate) struct BlockCache {
     pub(crate) blocks: Vec<Block>,
     pub(crate) links: Vec<Link>,
     by_place: HashMap<Place, u32>,
     by_page: HashMap<u64, Vec<u32>>,
-    cross_page: Vec<CrossPage>,
+    /// Patched links whose target is in another page than their block.
+    cross_page: ByPage<u32>,
     front: Box<[(Place, u32)]>,
 }
 
@@ -75,7 +71,7 @@ impl Default for BlockCache {
             links: Vec::new(),
             by_place: HashMap::new(),
             by_page: HashMap::new(),
-            cross_page: Vec::new(),
+            cross_page: ByPage::default(),
             front: vec![(NOWHERE, 0); FRONT].into(),
         }
     }
@@ -138,7 +134,7 @@ impl BlockCache {
             return false;
         }
         if from.place.rip & !0xFFF != target.place.rip & !0xFFF {
-            self.cross_page.push(CrossPage { link, global });
+            self.cross_page.insert(exit.target, global, link);
         }
         exit.to = Some(to);
         arena.patch(exit.site, if exit.saved { target.saved } else { target.direct });
@@ -154,28 +150,21 @@ impl BlockCache {
         }
     }
 
-    /// Undoes the cross-page links that `gone` picks by the target's RIP and globality.
-    pub(crate) fn unlink_pages(&mut self, arena: &mut Arena, gone: impl Fn(u64, bool) -> bool) {
+    /// Undoes the cross-page links whose target's translation may have changed.
+    pub(crate) fn unlink_pages(&mut self, arena: &mut Arena, changes: &MappingChanges) {
         let mut cross_page = std::mem::take(&mut self.cross_page);
-        cross_page.retain(|cross| {
-            let link = &self.links[cross.link as usize];
-            let drop = gone(link.target, cross.global);
-            if drop {
-                self.unlink(arena, cross.link);
-            }
-            !drop
-        });
+        cross_page.take(changes, |link| self.unlink(arena, link));
         self.cross_page = cross_page;
     }
 
-    /// Removes the blocks whose bytes were written. Returns their number.
+    /// Removes the blocks whose bytes were written. Returns their physical addresses.
     pub(crate) fn invalidate(
         &mut self,
         arena: &mut Arena,
         indirect: &mut IndirectCache,
         write: &CodeWrite,
-    ) -> u64 {
-        let mut removed = 0;
+    ) -> Vec<u64> {
+        let mut removed = Vec::new();
         let first = write.gpa & !0xFFF;
         let last = write.gpa.saturating_add(write.len.saturating_sub(1)) & !0xFFF;
         for page in (first..=last).step_by(0x1000) {
@@ -186,8 +175,8 @@ impl BlockCache {
                     write.touches(block.place.gpa, block.len)
                 })
                 .collect();
-            removed += hit.len() as u64;
             for index in hit {
+                removed.push(self.blocks[index as usize].place.gpa);
                 self.remove(arena, indirect, index);
             }
         }

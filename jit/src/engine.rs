@@ -10,6 +10,7 @@ use crate::runtime::{Leave, Low, Runtime};
 use crate::stats::{Counts, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
 use interp::Exit;
+use interp::access::is_canonical;
 use interp::engine::block::{Block as DecodedBlock, decode_block};
 use interp::engine::{code_linear, needs_single_step};
 use softmmu::{CodeWrite, ExitRequest, LowError, Mmu, Rights};
@@ -65,7 +66,11 @@ pub struct Engine {
     cache: BlockCache,
     indirect: IndirectCache,
     sites: Vec<Site>,
+    /// The key of the code that ran last.
+    key: Key,
     heat: Box<[u8]>,
+    /// An interrupt was requested while the CPU did not take any.
+    interrupt_waits: bool,
     counts: Counts,
     stats: Stats,
 }
@@ -102,7 +107,9 @@ impl Engine {
             cache: BlockCache::default(),
             indirect: IndirectCache::default(),
             sites: Vec::new(),
+            key: Key::default(),
             heat: vec![0; HEAT].into(),
+            interrupt_waits: false,
             counts: Counts::default(),
             stats: Stats::default(),
         })
@@ -143,17 +150,21 @@ impl Engine {
                     mmu.sync_code_pages();
                     continue;
                 }
-                if request & ExitRequest::KICK != 0
-                    || request & ExitRequest::INTERRUPT != 0 && cpu.interrupts_open()
-                {
+                if request & ExitRequest::KICK != 0 {
                     return Exit::Request;
                 }
+                // Blocks end at their entry while the bit is set.
+                mmu.exit_request.clear(ExitRequest::INTERRUPT);
+                self.interrupt_waits = true;
+            }
+            if self.interrupt_waits && cpu.interrupts_open() {
+                self.interrupt_waits = false;
+                return Exit::Request;
             }
             if cpu.instructions >= end {
                 return Exit::Limit;
             }
-            // A request that cannot be served yet would end every block at its entry.
-            let step = matches!(next, Next::Step) || request != 0 || needs_single_step(cpu);
+            let step = matches!(next, Next::Step) || needs_single_step(cpu);
             let code = if step { None } else { self.find_code(cpu, mmu, &next) };
             next = Next::Lookup;
             let exit = match code {
@@ -175,10 +186,16 @@ impl Engine {
     fn flush_translations(&mut self) {
         self.stats.flushes += 1;
         self.cache.clear();
-        self.indirect.purge(|_, _| true);
+        self.indirect.clear();
         self.sites.clear();
         self.arena.reset();
-        self.low.get().code_rsp = self.low.stack_top();
+        self.reset_returns();
+    }
+
+    /// Forgets which returns are expected: they hold for one key and one mapping of pages.
+    fn reset_returns(&mut self) {
+        let miss = self.stubs.map_or(0, |stubs| stubs.return_miss);
+        self.low.reset_stack(miss);
     }
 
     fn step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, room: u64) -> Option<Exit> {
@@ -205,6 +222,9 @@ impl Engine {
             vector_loaded: field(offset_of!(Runtime, vector_loaded)),
             x87_loaded: field(offset_of!(Runtime, x87_loaded)),
             temporary: field(offset_of!(Runtime, temporary)),
+            return_site: field(offset_of!(Runtime, return_site)),
+            stack_base: self.low.stack_base(),
+            stack_limit: self.low.stack_limit(),
         };
         if self.stubs.is_some() && addresses == self.addresses {
             return true;
@@ -226,7 +246,7 @@ impl Engine {
         let index = match self.cache.find(&place) {
             Some(index) => index,
             None => {
-                let heat = &mut self.heat[(found.gpa ^ found.gpa >> 16) as usize & (HEAT - 1)];
+                let heat = &mut self.heat[heat_index(found.gpa)];
                 if *heat < self.config.threshold {
                     *heat += 1;
                     return None;
@@ -244,6 +264,11 @@ impl Engine {
         {
             let global = mmu.fetch_is_global(rip);
             self.stats.links += u64::from(self.cache.link(&mut self.arena, link, index, global));
+        }
+        if key != self.key {
+            self.key = key;
+            self.reset_returns();
+            self.low.get().indirect = self.indirect.address(key).ok()? as u64;
         }
         let code = self.cache.blocks[index as usize].saved;
         if indirect {
@@ -353,8 +378,28 @@ impl Engine {
                 return self.interp.deliver(cpu, mmu, Fault::from_bits(argument));
             }
             Leave::Stop => return Some(Exit::Stopped),
+            Leave::Return => {
+                self.stats.exits_return += 1;
+                load_flags(cpu, saved);
+                cpu.rip = argument;
+                *next = Next::Indirect;
+                if self.key.is_long() && !is_canonical(cpu, argument) {
+                    return self.fault_return(cpu, mmu);
+                }
+            }
         }
         None
+    }
+
+    /// #GP(0) of a near return to an address that is not canonical: undoes it.
+    fn fault_return(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> Option<Exit> {
+        let site = self.sites.get(self.low.get().return_site as usize)?;
+        let released = if site.op.insn.op_count > 0 { site.op.insn.imm & 0xFFFF } else { 0 };
+        cpu.rip = site.rip;
+        cpu.instructions = cpu.instructions.wrapping_sub(1);
+        let rsp = &mut cpu.gpr[x86::regs::gpr::RSP];
+        *rsp = rsp.wrapping_sub(8 + released);
+        self.interp.deliver(cpu, mmu, Fault::GP0)
     }
 
     fn drop_code(&mut self, mmu: &mut Mmu) {
@@ -365,22 +410,25 @@ impl Engine {
                 self.flush_translations();
                 return;
             }
-            self.stats.blocks_invalidated +=
-                self.cache.invalidate(&mut self.arena, &mut self.indirect, write);
+            for gpa in self.cache.invalidate(&mut self.arena, &mut self.indirect, write) {
+                self.stats.blocks_invalidated += 1;
+                // Code that is rewritten again and again is not worth translating each time.
+                self.heat[heat_index(gpa)] = 0;
+            }
         }
     }
 
     /// Undoes what relied on translations of instruction addresses that may have changed.
     fn drop_mappings(&mut self, mmu: &mut Mmu) {
         let changes = std::mem::take(&mut mmu.mapping_changes);
-        let gone = |rip: u64, global: bool| {
-            changes.everything
-                || changes.not_global && !global
-                || changes.regions.iter().any(|&(start, size)| rip & !(size - 1) == start)
-        };
-        self.indirect.purge(gone);
-        self.cache.unlink_pages(&mut self.arena, gone);
+        self.reset_returns();
+        self.indirect.purge(&changes);
+        self.cache.unlink_pages(&mut self.arena, &changes);
     }
+}
+
+fn heat_index(gpa: u64) -> usize {
+    (gpa ^ gpa >> 16) as usize & (HEAT - 1)
 }
 
 /// How many of the instructions belong into one translated block: a branch backwards, which

@@ -2,8 +2,9 @@
 //! the target RIP.
 
 use crate::key::Key;
+use crate::pages::ByPage;
 use hashbrown::HashMap;
-use softmmu::{LowBox, LowError};
+use softmmu::{LowBox, LowError, MappingChanges};
 
 /// Entries of a table; the index is the low 16 bits of RIP.
 const ENTRIES: usize = 1 << 16;
@@ -18,8 +19,8 @@ struct Entry {
 
 struct Table {
     entries: LowBox<[Entry; ENTRIES]>,
-    /// RIPs entered since the last purge, and whether their page is global.
-    used: Vec<(u64, bool)>,
+    /// RIPs that were entered.
+    used: ByPage<u64>,
 }
 
 /// A RIP that no entry at `index` can have.
@@ -31,7 +32,7 @@ impl Table {
     fn new() -> Result<Table, LowError> {
         // SAFETY: integers may be zero.
         let entries = unsafe { LowBox::<[Entry; ENTRIES]>::zeroed()? };
-        let mut table = Table { entries, used: Vec::new() };
+        let mut table = Table { entries, used: ByPage::default() };
         table.clear(0);
         Ok(table)
     }
@@ -40,18 +41,11 @@ impl Table {
         self.entries[index] = Entry { rip: absent(index), code: 0 };
     }
 
-    /// Drops the entries that `gone` picks by RIP and globality.
-    fn purge(&mut self, gone: impl Fn(u64, bool) -> bool) {
-        let mut used = std::mem::take(&mut self.used);
-        used.retain(|&(rip, global)| {
-            let index = rip as usize & (ENTRIES - 1);
-            let keep = self.entries[index].rip == rip && !gone(rip, global);
-            if self.entries[index].rip == rip && !keep {
-                self.clear(index);
-            }
-            keep
-        });
-        self.used = used;
+    fn remove(&mut self, rip: u64) {
+        let index = rip as usize & (ENTRIES - 1);
+        if self.entries[index].rip == rip {
+            self.clear(index);
+        }
     }
 }
 
@@ -78,30 +72,29 @@ impl IndirectCache {
         let Some(table) = self.tables.get_mut(&key) else { return };
         let entry = &mut table.entries[rip as usize & (ENTRIES - 1)];
         if entry.rip != rip {
-            table.used.push((rip, global));
+            table.used.insert(rip, global, rip);
         }
         *entry = Entry { rip, code };
-        if table.used.len() > 2 * ENTRIES {
-            // Replaced entries pile up.
-            table.purge(|_, _| false);
-            table.used.dedup();
-        }
     }
 
     /// Drops one target.
     pub(crate) fn remove(&mut self, key: Key, rip: u64) {
         if let Some(table) = self.tables.get_mut(&key) {
-            let index = rip as usize & (ENTRIES - 1);
-            if table.entries[index].rip == rip {
-                table.clear(index);
-            }
+            table.remove(rip);
         }
     }
 
-    /// Drops the targets that `gone` picks by RIP and globality.
-    pub(crate) fn purge(&mut self, gone: impl Fn(u64, bool) -> bool) {
+    /// Drops the targets whose translation may have changed.
+    pub(crate) fn purge(&mut self, changes: &MappingChanges) {
         for table in self.tables.values_mut() {
-            table.purge(&gone);
+            let mut used = std::mem::take(&mut table.used);
+            used.take(changes, |rip| table.remove(rip));
+            table.used = used;
         }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        self.purge(&MappingChanges { everything: true, ..MappingChanges::default() });
     }
 }

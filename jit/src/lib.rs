@@ -8,7 +8,7 @@
 //! | `emit` | emission, by kind of instruction |
 //! | `liveness` | which flags matter where |
 //! | `regs` | where guest registers live |
-//! | `cache`, `indirect` | blocks, links, the caches that indirect branches probe |
+//! | `cache`, `indirect`, `pages` | blocks, links, the caches that indirect branches probe |
 //! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
 //! | `helper` | calling the interpreter's definition of an instruction |
 
@@ -23,6 +23,7 @@ mod helper;
 mod indirect;
 mod key;
 mod liveness;
+mod pages;
 mod regs;
 mod runtime;
 mod stats;

@@ -6,6 +6,8 @@ use std::mem::offset_of;
 /// Size of the host stack on which translated code runs. Only return addresses and signal frames
 /// lie on it; helpers run on the engine's stack.
 const STACK_SIZE: usize = 128 << 10;
+/// What calls leave free of it.
+const STACK_RESERVE: usize = 64 << 10;
 
 /// Why translated code stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +21,8 @@ pub(crate) enum Leave {
     Poll = 2,
     /// Deliver an exception; the argument is the fault.
     Fault = 3,
+    /// A near return that nothing predicted; the argument is its target.
+    Return = 5,
     /// The CPU stopped.
     Stop = 4,
 }
@@ -30,6 +34,7 @@ impl Leave {
             2 => Leave::Poll,
             3 => Leave::Fault,
             4 => Leave::Stop,
+            5 => Leave::Return,
             _ => Leave::Resync,
         }
     }
@@ -57,6 +62,10 @@ pub(crate) struct Runtime {
     pub(crate) argument: u64,
     /// A word that an instruction may use.
     pub(crate) temporary: u64,
+    /// Address of the indirect cache of the key in force.
+    pub(crate) indirect: u64,
+    /// Site number of the last near return.
+    pub(crate) return_site: u32,
     /// What helpers work on.
     pub(crate) cpu: *mut x86::Cpu,
     pub(crate) mmu: *mut softmmu::Mmu,
@@ -95,8 +104,20 @@ impl Low {
         (self.0.address() as usize + offset_of!(Area, runtime) + offset) as i32
     }
 
-    /// The upper end of the code stack.
-    pub(crate) fn stack_top(&self) -> u64 {
-        u64::from(self.0.address()) + STACK_SIZE as u64
+    /// The base of the code stack: its last word, which leads to `miss`, where returns go that
+    /// have no call.
+    pub(crate) fn stack_base(&self) -> i32 {
+        (self.0.address() as usize + STACK_SIZE - 8) as i32
+    }
+
+    /// The lowest stack pointer at which a call may still be made. Signal frames fit below.
+    pub(crate) fn stack_limit(&self) -> i32 {
+        (self.0.address() as usize + STACK_RESERVE) as i32
+    }
+
+    /// Forgets the calls that were made, and returns to `miss` what returns anyway.
+    pub(crate) fn reset_stack(&mut self, miss: u64) {
+        self.0.stack[STACK_SIZE - 8..].copy_from_slice(&miss.to_le_bytes());
+        self.0.runtime.code_rsp = self.stack_base() as u64;
     }
 }

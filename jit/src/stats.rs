@@ -23,6 +23,8 @@ pub struct Stats {
     pub entries: u64,
     /// Direct exits that were not linked.
     pub exits_link: u64,
+    /// Near returns that nothing predicted.
+    pub exits_return: u64,
     /// Exits for requests and limits.
     pub exits_poll: u64,
     /// Exits after a helper that changed the flow.
@@ -68,6 +70,7 @@ impl Stats {
         row("links patched", self.links.to_string())?;
         row("entries", self.entries.to_string())?;
         row("left: unlinked", self.exits_link.to_string())?;
+        row("left: return", self.exits_return.to_string())?;
         row("left: poll", self.exits_poll.to_string())?;
         row("left: helper", self.exits_resync.to_string())?;
         row("left: exception", self.exits_fault.to_string())?;

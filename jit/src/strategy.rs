@@ -51,6 +51,8 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Div, |u, o, i| u.div(o, i)),
         (Idiv, |u, o, i| u.idiv(o, i)),
         (Nop, |u, o, i| u.nothing(o, i)),
+        (Reservednop, |u, o, i| u.nothing(o, i)),
+        (Vzeroupper, |u, o, i| u.vzeroupper(o, i)),
         (Endbr64, |u, o, i| u.nothing(o, i)),
         (Endbr32, |u, o, i| u.nothing(o, i)),
         (Prefetch, |u, o, i| u.nothing(o, i)),

@@ -21,6 +21,9 @@ pub(crate) struct Addresses {
     pub(crate) flags: i32,
     pub(crate) vector_loaded: i32,
     pub(crate) x87_loaded: i32,
+    pub(crate) return_site: i32,
+    pub(crate) stack_base: i32,
+    pub(crate) stack_limit: i32,
     /// A word for the current instruction.
     pub(crate) temporary: i32,
 }
@@ -50,6 +53,8 @@ pub(crate) struct Stubs {
     pub(crate) leave_link_saved: u64,
     /// Leaves at RIP in R14, flags saved already.
     pub(crate) leave_poll: u64,
+    /// A near return to R14 did not end where its call was made.
+    pub(crate) return_miss: u64,
     /// Called to load the guest's vector registers and MXCSR; keeps everything else.
     pub(crate) load_vectors: u64,
     /// Called to load the guest's x87 state; keeps everything else.
@@ -93,6 +98,7 @@ pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option
         leave_link: base + e.exit(Leave::Link, true, leave),
         leave_link_saved: base + e.exit(Leave::Link, false, leave),
         leave_poll: base + e.exit(Leave::Poll, false, leave),
+        return_miss: base + e.return_miss(leave),
         load_vectors,
         load_x87,
     };
@@ -229,6 +235,33 @@ impl Emitter<'_> {
         );
         self.reload();
         dynasm!(self.ops ; .arch x64 ; ret);
+        start
+    }
+
+    /// Looks the target in R14 up; the stack pointer may have left the stack.
+    fn return_miss(&mut self, exits: Exits) -> u64 {
+        let start = self.start();
+        let table = self.runtime(offset_of!(Runtime, indirect));
+        let leave = self.runtime(offset_of!(Runtime, leave));
+        let argument = self.runtime(offset_of!(Runtime, argument));
+        let base = self.low.stack_base();
+        dynasm!(self.ops
+            ; .arch x64
+            ; cmp rsp, base
+            ; jbe >inside
+            ; mov esp, base
+            ; inside:
+            ; movzx r13d, r14w
+            ; shl r13d, 4
+            ; add r13, [table]
+            ; cmp r14, [r13]
+            ; jne >miss
+            ; jmp QWORD [r13 + 8]
+            ; miss:
+            ; mov DWORD [leave], Leave::Return as i32
+            ; mov [argument], r14
+            ; jmp =>exits.spill
+        );
         start
     }
 

@@ -1,7 +1,7 @@
 //! Near jumps, calls and returns.
 
 use super::memory::Access;
-use super::{Cold, LinkRequest, Unit};
+use super::{Cold, FlagState, LinkRequest, Unit};
 use crate::regs::{STACK, host};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, OpKind};
@@ -41,7 +41,10 @@ impl Unit<'_> {
         self.save_for_exit();
         self.load_target(op, insn, slow);
         self.lookup_target(slow);
-        self.finish_indirect(op, slow, 0);
+        let code = self.env.indirect + 8;
+        dynasm!(self.ops ; .arch x64 ; jmp QWORD [r13 + code]);
+        self.add_slow(op, slow, slow);
+        self.ended = true;
         true
     }
 
@@ -67,28 +70,60 @@ impl Unit<'_> {
     /// CALL near.
     pub(crate) fn call_near(&mut self, op: &Op, insn: &Instruction) -> bool {
         let slow = self.label();
-        if let Some(target) = self.target(insn) {
-            self.save_for_exit();
-            self.push_return(slow);
-            let word = self.word() as i32;
-            self.move_stack(-word);
-            self.add_slow(op, slow, slow);
-            self.exit_to(target);
-            return true;
-        }
-        if !self.is_near_indirect(op, insn) {
+        let target = self.target(insn);
+        if target.is_none() && !self.is_near_indirect(op, insn) {
             return false;
         }
         self.save_for_exit();
-        self.load_target(op, insn, slow);
         let kept = self.env.addresses.temporary;
-        dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+        if target.is_none() {
+            self.load_target(op, insn, slow);
+            dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+        }
         self.push_return(slow);
-        dynasm!(self.ops ; .arch x64 ; mov r14, [kept]);
-        self.lookup_target(slow);
+        let full = self.label();
+        let back = self.label();
+        let limit = self.env.addresses.stack_limit;
+        dynasm!(self.ops ; .arch x64 ; cmp rsp, limit ; jb =>full ; =>back);
+        self.cold.push(Cold::StackFull { label: full, back });
         let word = self.word() as i32;
-        self.finish_indirect(op, slow, -word);
+        match target {
+            Some(target) => {
+                self.move_stack(-word);
+                self.ops.push(0xE8);
+                self.ops.push_i32(0);
+                let site = self.offset() - 4;
+                self.links.push(LinkRequest { site, trampoline: 0, target, saved: true });
+            }
+            None => {
+                dynasm!(self.ops ; .arch x64 ; mov r14, [kept]);
+                self.lookup_target(slow);
+                self.move_stack(-word);
+                let code = self.env.indirect + 8;
+                dynasm!(self.ops ; .arch x64 ; call QWORD [r13 + code]);
+            }
+        }
+        self.add_slow(op, slow, slow);
+        self.return_site();
         true
+    }
+
+    /// Where the host's return behind a call ends: at the guest's return address, if the guest
+    /// returns there, too.
+    fn return_site(&mut self) {
+        let next = self.next;
+        if let Ok(next) = i32::try_from(next as i64) {
+            dynasm!(self.ops ; .arch x64 ; cmp r14, next);
+        } else if !self.key.is_long() {
+            dynasm!(self.ops ; .arch x64 ; cmp r14d, next as i32);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov r13, QWORD next as i64 ; cmp r14, r13);
+        }
+        self.ops.push(0x0F);
+        self.ops.push(0x85);
+        self.relative(self.env.stubs.return_miss);
+        self.flags = FlagState::SAVED;
+        self.exit_to(next);
     }
 
     /// RET near.
@@ -102,9 +137,13 @@ impl Unit<'_> {
         let size = self.word();
         self.lookup(Access { size, write: false, align: 1 }, slow, false);
         self.load_word_at_address();
-        self.lookup_target(slow);
         let release = if insn.op_count() > 0 { insn.immediate16() } else { 0 };
-        self.finish_indirect(op, slow, size as i32 + i32::from(release));
+        self.move_stack(size as i32 + i32::from(release));
+        let slot = self.env.addresses.return_site;
+        let site = self.site(op, true) as i32;
+        dynasm!(self.ops ; .arch x64 ; mov DWORD [slot], site ; ret);
+        self.add_slow(op, slow, slow);
+        self.ended = true;
         true
     }
 
@@ -160,17 +199,6 @@ impl Unit<'_> {
             ; cmp r14, [r13 + table]
             ; jne =>slow
         );
-    }
-
-    /// Jumps to what [`Unit::lookup_target`] found, the stack pointer moved by `stack`.
-    fn finish_indirect(&mut self, op: &Op, slow: DynamicLabel, stack: i32) {
-        if stack != 0 {
-            self.move_stack(stack);
-        }
-        let code = self.env.indirect + 8;
-        dynasm!(self.ops ; .arch x64 ; jmp QWORD [r13 + code]);
-        self.add_slow(op, slow, slow);
-        self.ended = true;
     }
 
     /// Writes the return address below the stack pointer, which stays.

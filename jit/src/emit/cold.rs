@@ -27,6 +27,8 @@ pub(crate) enum Cold {
     },
     /// A request, or too few instructions left.
     Poll { label: DynamicLabel, count: i32, rip: u64 },
+    /// The host stack has no room for another call: forget all of them.
+    StackFull { label: DynamicLabel, back: DynamicLabel },
     /// Vector registers are still in the context.
     LoadVectors { label: DynamicLabel, back: DynamicLabel },
     /// x87 state is still in the context.
@@ -93,6 +95,10 @@ impl Unit<'_> {
                         ; mov r14, QWORD rip as i64
                     );
                     self.jump(self.env.stubs.leave_poll);
+                }
+                Cold::StackFull { label, back } => {
+                    let base = self.env.addresses.stack_base;
+                    dynasm!(self.ops ; .arch x64 ; =>label ; mov esp, base ; jmp =>back);
                 }
                 Cold::LoadVectors { label, back } => {
                     dynasm!(self.ops ; .arch x64 ; =>label);

@@ -67,6 +67,16 @@ impl Unit<'_> {
         }
     }
 
+    /// VZEROUPPER.
+    pub(crate) fn vzeroupper(&mut self, _: &Op, insn: &Instruction) -> bool {
+        let there = self.env.policy.has(x86::cpuid::Feature::Avx);
+        if !there || !self.key.avx() || !self.encodes(insn) {
+            return false;
+        }
+        self.load_units(Needs::Vectors);
+        self.put(insn)
+    }
+
     /// A copy of a vector or x87 instruction.
     pub(super) fn vector(&mut self, op: &Op, insn: &Instruction) -> bool {
         let Some(needs) = self.needs(op) else { return false };
