@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod guests;
 mod interrupts;
+pub mod lockstep;
 pub mod machine;
 pub mod stats;
 mod timers;

@@ -216,12 +216,38 @@ impl Machine {
     /// # Errors
     /// [`MachineError`]: what could not be had, or what is wrong with the kernel.
     pub fn new(config: Config) -> Result<Machine, MachineError> {
+        Machine::build(config, Policy::host(1), Arc::new(HostClock::new()))
+    }
+
+    /// Builds a machine in which nothing depends on the host: time is `clock`'s, and there is no
+    /// RDRAND. It is run by [`Machine::run_slice`] and [`Machine::run_timers`].
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub(crate) fn deterministic(
+        config: Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Machine, MachineError> {
+        let mut policy = Policy::host(1);
+        policy.remove(Feature::Rdrand);
+        policy.remove(Feature::Rdseed);
+        let machine = Machine::build(config, policy, clock)?;
+        for vcpu in &machine.vcpus {
+            vcpu.ignore_requests();
+        }
+        Ok(machine)
+    }
+
+    fn build(
+        config: Config,
+        policy: Policy,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Machine, MachineError> {
         if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory) || config.memory % 4096 != 0 {
             return Err(MachineError::MemorySize(config.memory));
         }
-        let policy = Arc::new(Policy::host(1));
+        let policy = Arc::new(policy);
         let ram = Arc::new(GuestRam::new(&RamRange::pc(config.memory, board::MMIO_START))?);
-        let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
         let control = Control::new();
         let mut builder = Builder {
             timers: Timers::new(clock.clone()),
@@ -319,6 +345,55 @@ impl Machine {
         .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })?;
         self.vcpus[0].enter(&loaded.entry);
         Ok(())
+    }
+
+    /// The boot processor's registers.
+    pub fn boot_cpu(&self) -> &Cpu {
+        &self.vcpus[0].cpu
+    }
+
+    /// Runs the boot processor for `count` instructions or until it halts.
+    pub(crate) fn run_slice(&mut self, count: u64) {
+        self.vcpus[0].run_slice(count);
+    }
+
+    /// Calls the devices whose alarms are due. Returns the next alarm's time.
+    pub(crate) fn run_timers(&self) -> Option<u64> {
+        self.timers.run_due()
+    }
+
+    /// The boot processor's next instruction: RIP and assembly.
+    pub(crate) fn disassemble_next(&mut self) -> (u64, String) {
+        let vcpu = &mut self.vcpus[0];
+        let linear = interp::engine::code_linear(&vcpu.cpu);
+        let mut bytes = [0; 15];
+        let (valid, _) = vcpu.mmu.fetch_bytes(linear, &mut bytes);
+        let (rip, bits) = (vcpu.cpu.rip, vcpu.cpu.key.bits());
+        (rip, crate::lockstep::assembly(&bytes[..valid], bits, rip))
+    }
+
+    /// The first byte of RAM in which two machines built alike differ: its address and both
+    /// values.
+    pub(crate) fn first_memory_difference(
+        &self,
+        other: &Machine,
+        chunk: usize,
+    ) -> Option<(u64, u8, u8)> {
+        let (mut a, mut b) = (vec![0; chunk], vec![0; chunk]);
+        for range in self.ram.ranges() {
+            for gpa in (range.gpa..range.end()).step_by(chunk) {
+                let len = chunk.min((range.end() - gpa) as usize);
+                let read = |ram: &GuestRam, to: &mut [u8]| ram.read(gpa, to).is_ok();
+                if !read(&self.ram, &mut a[..len]) || !read(&other.ram, &mut b[..len]) {
+                    continue;
+                }
+                if a[..len] != b[..len] {
+                    let at = (0..len).find(|&i| a[i] != b[i])?;
+                    return Some((gpa + at as u64, a[at], b[at]));
+                }
+            }
+        }
+        None
     }
 
     /// The switch that stops the machine, for other threads.

@@ -4,6 +4,7 @@
 //! definitions, and [`Fault`]. What instructions do with them lives in `interp`.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod control;
 pub mod cpu;
 pub mod cpuid;

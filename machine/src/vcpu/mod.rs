@@ -96,6 +96,30 @@ impl Vcpu {
         }
     }
 
+    /// Makes requests of other threads and devices wait for the end of a slice.
+    pub(crate) fn ignore_requests(&self) {
+        self.shared.ignore_requests();
+    }
+
+    /// For deterministic runs: takes events and an interrupt if it can, then executes exactly
+    /// `count` instructions, or as many as there are until the CPU stops.
+    pub(crate) fn run_slice(&mut self, count: u64) {
+        self.mmu.exit_request.clear(ExitRequest::INTERRUPT | ExitRequest::KICK);
+        self.mmu.set_a20(self.a20.is_open());
+        self.handle_events();
+        if let Err(triple) = self.take_interrupt() {
+            self.triple_fault(&triple);
+        }
+        self.mmu.exit_request.clear(ExitRequest::INTERRUPT | ExitRequest::KICK);
+        if self.cpu.activity != Activity::Running {
+            return;
+        }
+        match self.engine.run(&mut self.cpu, &mut self.mmu, count) {
+            Exit::Limit | Exit::Request | Exit::Stopped => {}
+            Exit::TripleFault(triple) => self.triple_fault(&triple),
+        }
+    }
+
     fn execute(&mut self) {
         match self.engine.run(&mut self.cpu, &mut self.mmu, SLICE) {
             Exit::Limit => self.exits.slices += 1,

@@ -3,7 +3,7 @@
 use devices::apic::{Deadline, LocalApic, Now, Reception};
 use devices::{Clock, Timer, TimerClient, lock};
 use softmmu::ExitRequest;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 /// Events that are not interrupts, bits of [`VcpuShared::take_events`].
@@ -32,6 +32,8 @@ pub struct VcpuShared {
     /// Guest TSC minus platform TSC, as the vCPU last set it.
     tsc_offset: AtomicU64,
     exit_request: OnceLock<Arc<ExitRequest>>,
+    /// Deterministic runs: nobody pulls the vCPU out of guest code.
+    undisturbed: AtomicBool,
     awake: Mutex<bool>,
     wake: Condvar,
 }
@@ -51,6 +53,7 @@ impl VcpuShared {
             events: AtomicU32::new(0),
             tsc_offset: AtomicU64::new(0),
             exit_request: OnceLock::new(),
+            undisturbed: AtomicBool::new(false),
             awake: Mutex::new(false),
             wake: Condvar::new(),
         }
@@ -115,7 +118,14 @@ impl VcpuShared {
         self.notify(ExitRequest::KICK);
     }
 
+    pub(crate) fn ignore_requests(&self) {
+        self.undisturbed.store(true, Ordering::Relaxed);
+    }
+
     fn notify(&self, bits: u32) {
+        if self.undisturbed.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(request) = self.exit_request.get() {
             request.set(bits);
         }
