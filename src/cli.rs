@@ -86,6 +86,12 @@ pub(crate) struct MachineArgs {
     /// Print counters at the end, on standard error
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Run both engines side by side on deterministic time and stop at the first difference
+    #[arg(long)]
+    pub(crate) lockstep: bool,
+    /// With --lockstep: stop after this many guest instructions
+    #[arg(long, value_name = "NUMBER", requires = "lockstep")]
+    pub(crate) instructions: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

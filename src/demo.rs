@@ -2,6 +2,7 @@
 
 use crate::cli::{DemoArgs, DemoGuest, MachineArgs, Serial};
 use crate::console::Copy;
+use crate::lockstep;
 use crate::session::{self, Session};
 use crate::status;
 use anyhow::{Context, Result};
@@ -32,13 +33,17 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
 fn embedded(machine: &MachineArgs) -> Result<ExitCode> {
     let image = guest::build(&Options::default())?;
     println!("{INTRODUCTION}");
+    let kernel = Kernel {
+        image: image.bytes.clone(),
+        name: "the built-in guest".into(),
+        ..Kernel::default()
+    };
+    if machine.lockstep {
+        return lockstep::run(kernel, machine);
+    }
     let copy = Copy::default();
     let end = Session {
-        kernel: Kernel {
-            image: image.bytes.clone(),
-            name: "the built-in guest".into(),
-            ..Kernel::default()
-        },
+        kernel,
         machine,
         serial: Serial::Stdio,
         no_reboot: true,
@@ -83,22 +88,20 @@ fn linux(machine: &MachineArgs) -> Result<ExitCode> {
     let image = read(&files.kernel)?;
     let busybox = read(&files.busybox)?;
     let initrd = Initramfs::shell(&busybox).build()?;
+    let kernel = Kernel {
+        image,
+        name: files.kernel.display().to_string(),
+        initrd: Some(initrd),
+        command_line: LINUX_COMMAND_LINE.into(),
+    };
+    if machine.lockstep {
+        return lockstep::run(kernel, machine);
+    }
     println!(
         "Booting Debian's own kernel to a shell. Leave with Ctrl-A X; `poweroff -f` works too."
     );
-    let end = Session {
-        kernel: Kernel {
-            image,
-            name: files.kernel.display().to_string(),
-            initrd: Some(initrd),
-            command_line: LINUX_COMMAND_LINE.into(),
-        },
-        machine,
-        serial: Serial::Stdio,
-        no_reboot: false,
-        copy: None,
-    }
-    .run()?;
+    let end =
+        Session { kernel, machine, serial: Serial::Stdio, no_reboot: false, copy: None }.run()?;
     session::report(&end);
     Ok(ExitCode::from(status::of(&end)))
 }

@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod console;
 mod demo;
+mod lockstep;
 mod run;
 mod session;
 mod status;

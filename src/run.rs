@@ -1,6 +1,7 @@
 //! `ringshift run`: boots a kernel from files.
 
 use crate::cli::RunArgs;
+use crate::lockstep;
 use crate::session::{self, Session};
 use crate::status;
 use anyhow::{Context, Result, bail};
@@ -20,13 +21,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         Some(path) => Some(read(path, "initrd", limit)?),
         None => None,
     };
+    let kernel = Kernel {
+        image,
+        name: path.display().to_string(),
+        initrd,
+        command_line: args.append.clone(),
+    };
+    if args.machine.lockstep {
+        return lockstep::run(kernel, &args.machine);
+    }
     let end = Session {
-        kernel: Kernel {
-            image,
-            name: path.display().to_string(),
-            initrd,
-            command_line: args.append.clone(),
-        },
+        kernel,
         machine: &args.machine,
         serial: args.serial.clone(),
         no_reboot: args.no_reboot,

@@ -33,3 +33,6 @@ pub(crate) fn of(reason: &StopReason) -> u8 {
         StopReason::Timeout => TIMEOUT,
     }
 }
+
+/// The engines differ (`--lockstep`).
+pub(crate) const DIFFERENT: u8 = 1;

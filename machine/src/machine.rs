@@ -231,9 +231,13 @@ impl Machine {
         let mut policy = Policy::host(1);
         policy.remove(Feature::Rdrand);
         policy.remove(Feature::Rdseed);
-        let machine = Machine::build(config, policy, clock)?;
-        for vcpu in &machine.vcpus {
+        let engine = config.engine;
+        let mut machine = Machine::build(config, policy, clock)?;
+        for vcpu in &mut machine.vcpus {
             vcpu.ignore_requests();
+            // Flags that only an exception frame could show are compared too.
+            let precise = jit::Config { precise_flags: true, ..jit::Config::default() };
+            vcpu.set_runner(Runner::with(engine, precise)?);
         }
         Ok(machine)
     }

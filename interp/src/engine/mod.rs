@@ -68,7 +68,8 @@ impl Engine {
         Engine::default()
     }
 
-    /// Runs until an [`Exit`], at the latest after `limit` instructions of this call.
+    /// Runs until an [`Exit`], at the latest after `limit` instructions of this call, or
+    /// about as many exceptions.
     pub fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
         let end = cpu.instructions.saturating_add(limit);
         if cpu.activity != Activity::Running {
@@ -77,6 +78,8 @@ impl Engine {
         // The linear page last looked up and the physical page behind it. Valid as long as blocks
         // end in `End::Branch`: whatever changes translation ends in `End::Sync`.
         let mut page = PageMemo::NONE;
+        // A guest can fault for ever without retiring an instruction.
+        let mut faults = 0;
         loop {
             let request = mmu.exit_request.load();
             if request != 0 {
@@ -90,7 +93,7 @@ impl Engine {
                     return Exit::Request;
                 }
             }
-            if cpu.instructions >= end {
+            if cpu.instructions >= end || faults > limit {
                 return Exit::Limit;
             }
             let result = if needs_single_step(cpu) {
@@ -109,6 +112,7 @@ impl Engine {
                 End::Stop => return Exit::Stopped,
                 End::Fault(fault) => {
                     page = PageMemo::NONE;
+                    faults += 1;
                     if let Err(triple) = self.raise(cpu, mmu, fault) {
                         return Exit::TripleFault(triple);
                     }

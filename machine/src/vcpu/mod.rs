@@ -101,6 +101,11 @@ impl Vcpu {
         self.shared.ignore_requests();
     }
 
+    /// Changes engines, with empty caches.
+    pub(crate) fn set_runner(&mut self, runner: Runner) {
+        self.engine = runner;
+    }
+
     /// For deterministic runs: takes events and an interrupt if it can, then executes exactly
     /// `count` instructions, or as many as there are until the CPU stops.
     pub(crate) fn run_slice(&mut self, count: u64) {

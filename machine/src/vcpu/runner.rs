@@ -20,9 +20,17 @@ impl Runner {
     /// # Errors
     /// The host refuses what the translator needs.
     pub fn new(kind: EngineKind) -> Result<Runner, EngineError> {
+        Runner::with(kind, jit::Config::default())
+    }
+
+    /// An engine whose translator, if it is one, works as `config` says.
+    ///
+    /// # Errors
+    /// As [`Runner::new`].
+    pub fn with(kind: EngineKind, config: jit::Config) -> Result<Runner, EngineError> {
         Ok(match kind {
             EngineKind::Interp => Runner::Interp(Box::default()),
-            EngineKind::Jit => Runner::Jit(Box::new(jit::Engine::new(jit::Config::default())?)),
+            EngineKind::Jit => Runner::Jit(Box::new(jit::Engine::new(config)?)),
         })
     }
 
