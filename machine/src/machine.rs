@@ -247,7 +247,9 @@ impl Machine {
         policy: Policy,
         clock: Arc<dyn Clock>,
     ) -> Result<Machine, MachineError> {
-        if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory) || config.memory % 4096 != 0 {
+        if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory)
+            || !config.memory.is_multiple_of(4096)
+        {
             return Err(MachineError::MemorySize(config.memory));
         }
         let policy = Arc::new(policy);

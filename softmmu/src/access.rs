@@ -299,7 +299,7 @@ impl Mmu {
         expected: u128,
         new: u128,
     ) -> Result<u128, Fault> {
-        if linear % 16 != 0 {
+        if !linear.is_multiple_of(16) {
             return Err(Fault::GP0);
         }
         if let Some(pointer) = write_hit::<u64>(self.table, linear) {

@@ -178,7 +178,7 @@ impl Interpreter {
     /// its frame.
     fn outcome(&mut self) -> Result<Outcome, String> {
         let slot = self.cpu.rip.wrapping_sub(HANDLERS + 1);
-        if slot >= 32 * 16 || slot % 16 != 0 {
+        if slot >= 32 * 16 || !slot.is_multiple_of(16) {
             return Err(format!("the CPU halted at {:#x}, not in a handler", self.cpu.rip));
         }
         let vector = (slot / 16) as u8;
@@ -291,7 +291,7 @@ fn write_tables(ram: &GuestRam, ldt: &[LdtEntry]) -> Result<(), RamError> {
     put(KERNEL_PDPT + index(KERNEL, 30), KERNEL_DIRECTORY | supervisor)?;
     put(KERNEL_DIRECTORY + index(KERNEL, 21), KERNEL_TABLE | supervisor)?;
     for i in 0..KERNEL_PAGES {
-        put(KERNEL_TABLE + 8 * i, KERNEL_FRAMES + i * PAGE as u64 | supervisor)?;
+        put(KERNEL_TABLE + 8 * i, (KERNEL_FRAMES + i * PAGE as u64) | supervisor)?;
     }
     let frame = |linear: u64| KERNEL_FRAMES + (linear - KERNEL);
     // 64-bit interrupt gates. INT3 and INTO may come from user code; INT n of other vectors,

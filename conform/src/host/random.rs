@@ -59,7 +59,7 @@ impl Random {
             0 => self.next() as u32,
             1 => sign | self.pick(&SINGLES),
             // About as large as its neighbours, so that sums do not just round.
-            2 => sign | 0x3F00_0000 + (self.next() as u32 & 0x01FF_FFFF),
+            2 => sign | (0x3F00_0000 + (self.next() as u32 & 0x01FF_FFFF)),
             _ => (self.integer() as i32 as f32).to_bits(),
         }
     }
@@ -70,7 +70,7 @@ impl Random {
         match self.below(4) {
             0 => self.next(),
             1 => sign | self.pick(&DOUBLES),
-            2 => sign | 0x3FE0_0000_0000_0000 + (self.next() & 0x003F_FFFF_FFFF_FFFF),
+            2 => sign | (0x3FE0_0000_0000_0000 + (self.next() & 0x003F_FFFF_FFFF_FFFF)),
             _ => (self.integer() as i64 as f64).to_bits(),
         }
     }

@@ -202,7 +202,7 @@ pub const TABLES_END: u64 = 0x10_0000;
 /// # Errors
 /// If the region is too small or misaligned.
 pub fn build(board: &BoardInfo, base: u64, end: u64) -> Result<FirmwareTables, AcpiError> {
-    if base % 64 != 0 {
+    if !base.is_multiple_of(64) {
         return Err(AcpiError::Misaligned(base));
     }
     let mut layout = Layout { next: base, regions: Vec::new() };

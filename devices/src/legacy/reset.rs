@@ -97,10 +97,10 @@ impl BusDevice for ResetControlDevice {
     }
 
     fn write(&mut self, _offset: u64, data: &[u8]) {
-        if let [value] = *data {
-            if let Some(kind) = self.register.write(value) {
-                (self.request)(kind);
-            }
+        if let [value] = *data
+            && let Some(kind) = self.register.write(value)
+        {
+            (self.request)(kind);
         }
     }
 }

@@ -106,10 +106,10 @@ impl PciRoot {
     pub fn restore(&mut self, state: PciState) {
         self.address = state.address & ADDRESS_MASK;
         for (devfn, saved) in state.functions {
-            if let Some(function) = self.functions.get_mut(&devfn) {
-                if function.config_mut().restore(saved) {
-                    function.apply_all();
-                }
+            if let Some(function) = self.functions.get_mut(&devfn)
+                && function.config_mut().restore(saved)
+            {
+                function.apply_all();
             }
         }
         self.update();

@@ -227,10 +227,10 @@ impl Fixture {
         let start = self.cpu.rip;
         self.cpu.rip = start.wrapping_add(u64::from(insn.len));
         let result = table::handler(&insn)(&mut self.cpu, &mut self.mmu, &insn);
-        if let Err(fault) = result {
-            if !fault.is_trap() {
-                self.cpu.rip = start;
-            }
+        if let Err(fault) = result
+            && !fault.is_trap()
+        {
+            self.cpu.rip = start;
         }
         result
     }

@@ -142,11 +142,10 @@ proptest! {
         let mut f = build(&world);
         // IRET unblocks NMIs even if it faults, and it has none to unblock here.
         let before = format!("{:?}", f.cpu);
-        if let Err(fault) = f.exec(INSTRUCTIONS[which]) {
-            if !fault.is_trap() {
+        if let Err(fault) = f.exec(INSTRUCTIONS[which])
+            && !fault.is_trap() {
                 prop_assert_eq!(format!("{:?}", f.cpu), before, "{}", fault);
             }
-        }
     }
 
     #[test]

@@ -125,10 +125,10 @@ impl Archive {
         if self.paths.contains(relative) {
             return Err(CpioError::Duplicate(path.into()));
         }
-        if let Some((parent, _)) = relative.rsplit_once('/') {
-            if !self.paths.contains(parent) {
-                self.directory(parent, 0o755)?;
-            }
+        if let Some((parent, _)) = relative.rsplit_once('/')
+            && !self.paths.contains(parent)
+        {
+            self.directory(parent, 0o755)?;
         }
         self.paths.insert(relative.into());
         Ok(relative.into())
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(&file[54..62], b"00000005");
         assert_eq!(&file[110..128], b"etc/motd\0\0hello\0\0\0");
         assert!(file[128..].starts_with(b"070701"));
-        assert!(bytes.len() % 4 == 0);
+        assert!(bytes.len().is_multiple_of(4));
     }
 
     #[test]

@@ -239,10 +239,10 @@ fn xsave(policy: &Policy, subleaf: u32, cpu: &Cpu, mut r: CpuidResult) -> CpuidR
                 .fold(576, |size: u32, c| size + c.1);
         }
         _ => {
-            if let Some(c) = XSAVE_COMPONENTS.iter().find(|c| c.0 == subleaf) {
-                if policy.xcr0_mask() >> c.0 & 1 != 0 {
-                    r = CpuidResult { eax: c.1, ebx: c.2, ecx: 0, edx: 0 };
-                }
+            if let Some(c) = XSAVE_COMPONENTS.iter().find(|c| c.0 == subleaf)
+                && policy.xcr0_mask() >> c.0 & 1 != 0
+            {
+                r = CpuidResult { eax: c.1, ebx: c.2, ecx: 0, edx: 0 };
             }
         }
     }

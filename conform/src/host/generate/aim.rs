@@ -190,7 +190,7 @@ impl Draft {
         let insn = decoder.decode();
         let offsets: ConstantOffsets = decoder.get_constant_offsets(&insn);
         let (at, size) = (offsets.displacement_offset(), offsets.displacement_size());
-        if size >= 2 && size <= 8 {
+        if (2..=8).contains(&size) {
             self.case.code[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
         }
     }
@@ -232,13 +232,13 @@ impl Draft {
                 }
             }
             Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
-                if linear.is_some() && insn.op1_kind() == OpKind::Register =>
+                if linear.is_some()
+                    && insn.op1_kind() == OpKind::Register
+                    && self.random.percent(85) =>
             {
-                if self.random.percent(85) {
-                    let offset = self.random.below(16384).wrapping_sub(8192);
-                    let r = insn.op1_register();
-                    self.set_address(r.number(), 8, offset);
-                }
+                let offset = self.random.below(16384).wrapping_sub(8192);
+                let r = insn.op1_register();
+                self.set_address(r.number(), 8, offset);
             }
             Mnemonic::Bound => {
                 let low = self.random.integer() as i32;
@@ -388,14 +388,14 @@ impl Draft {
             insn.mnemonic(),
             Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss
         );
-        if far || insn.is_jmp_far_indirect() || insn.is_call_far_indirect() {
-            if let Some(at) = linear {
-                let offset = slot_size(insn, self.case.bits);
-                let to = self.destination().to_le_bytes();
-                let selector = if far { self.selector() as u16 } else { self.code_selector() };
-                self.write(at, &to[..offset]);
-                self.write(at.wrapping_add(offset as u64), &selector.to_le_bytes());
-            }
+        if (far || insn.is_jmp_far_indirect() || insn.is_call_far_indirect())
+            && let Some(at) = linear
+        {
+            let offset = slot_size(insn, self.case.bits);
+            let to = self.destination().to_le_bytes();
+            let selector = if far { self.selector() as u16 } else { self.code_selector() };
+            self.write(at, &to[..offset]);
+            self.write(at.wrapping_add(offset as u64), &selector.to_le_bytes());
         }
         if insn.is_jmp_far() || insn.is_call_far() {
             // The selector ends the instruction; the offset is in front of it.

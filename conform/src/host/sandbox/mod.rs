@@ -203,7 +203,7 @@ impl Sandbox {
             let rest = &rest[..rest.len().min(BATCH)];
             for (i, case) in rest.iter().enumerate() {
                 // SAFETY: the child waits for the batch; the index is below BATCH.
-                unsafe { load(&mut *(&raw mut (*self.shared).jobs[i]), case) };
+                unsafe { load(&mut (*self.shared).jobs[i], case) };
             }
             self.ask(rest.len() as u32);
             let failure = self.wait().err();
@@ -214,7 +214,7 @@ impl Sandbox {
             };
             for i in 0..done {
                 // SAFETY: as above.
-                outcomes.push(Ok(outcome(unsafe { &*(&raw const (*self.shared).jobs[i]) })));
+                outcomes.push(Ok(outcome(unsafe { &(*self.shared).jobs[i] })));
             }
             if let Some(failure) = failure {
                 outcomes.push(Err(failure));
