@@ -21,11 +21,20 @@ pub(crate) struct Place {
     pub(crate) key: Key,
 }
 
+impl Place {
+    /// Linear address of the page behind this one.
+    pub(crate) fn second_page(&self) -> u64 {
+        self.key.wrap((self.rip & !0xFFF).wrapping_add(0x1000))
+    }
+}
+
 /// A translated block.
 pub(crate) struct Block {
     pub(crate) place: Place,
-    /// Bytes of guest code, all in one page.
+    /// Bytes of guest code.
     pub(crate) len: u64,
+    /// Physical address of the second page, where the block is one instruction that crosses.
+    pub(crate) second_page: Option<u64>,
     /// Code addresses of the entries with flags in EFLAGS and in the slot.
     pub(crate) direct: u64,
     pub(crate) saved: u64,
@@ -34,6 +43,14 @@ pub(crate) struct Block {
     /// Links that leave: first and number.
     outgoing: (u32, u32),
     alive: bool,
+}
+
+impl Block {
+    fn touched_by(&self, write: &CodeWrite) -> bool {
+        let first = self.len.min(0x1000 - (self.place.gpa & 0xFFF));
+        write.touches(self.place.gpa, first)
+            || self.second_page.is_some_and(|page| write.touches(page, self.len - first))
+    }
 }
 
 /// A direct exit.
@@ -94,7 +111,7 @@ impl BlockCache {
     pub(crate) fn insert(
         &mut self,
         place: Place,
-        len: u64,
+        (len, second_page): (u64, Option<u64>),
         base: u64,
         entries: (usize, usize),
         links: &[LinkRequest],
@@ -114,6 +131,7 @@ impl BlockCache {
         self.blocks.push(Block {
             place,
             len,
+            second_page,
             direct: base + entries.0 as u64,
             saved: base + entries.1 as u64,
             incoming: Vec::new(),
@@ -121,7 +139,9 @@ impl BlockCache {
             alive: true,
         });
         self.by_place.insert(place, index);
-        self.by_page.entry(place.gpa & !0xFFF).or_default().push(index);
+        for page in [Some(place.gpa & !0xFFF), second_page].into_iter().flatten() {
+            self.by_page.entry(page).or_default().push(index);
+        }
         index
     }
 
@@ -135,6 +155,9 @@ impl BlockCache {
         }
         if from.place.rip & !0xFFF != target.place.rip & !0xFFF {
             self.cross_page.insert(exit.target, global, link);
+        }
+        if target.second_page.is_some() {
+            self.cross_page.insert(target.place.second_page(), false, link);
         }
         exit.to = Some(to);
         arena.patch(exit.site, if exit.saved { target.saved } else { target.direct });
@@ -170,10 +193,7 @@ impl BlockCache {
         for page in (first..=last).step_by(0x1000) {
             let Some(list) = self.by_page.get(&page) else { continue };
             let hit: Vec<u32> = (list.iter().copied())
-                .filter(|&index| {
-                    let block = &self.blocks[index as usize];
-                    write.touches(block.place.gpa, block.len)
-                })
+                .filter(|&index| self.blocks[index as usize].touched_by(write))
                 .collect();
             for index in hit {
                 removed.push(self.blocks[index as usize].place.gpa);
@@ -183,10 +203,12 @@ impl BlockCache {
         removed
     }
 
-    fn remove(&mut self, arena: &mut Arena, indirect: &mut IndirectCache, index: u32) {
+    /// Removes a block.
+    pub(crate) fn remove(&mut self, arena: &mut Arena, indirect: &mut IndirectCache, index: u32) {
         let block = &mut self.blocks[index as usize];
         block.alive = false;
         let place = block.place;
+        let pages = [Some(place.gpa & !0xFFF), block.second_page];
         let (first, count) = block.outgoing;
         let incoming = std::mem::take(&mut block.incoming);
         for link in incoming {
@@ -196,8 +218,10 @@ impl BlockCache {
             self.unlink(arena, link);
         }
         self.by_place.remove(&place);
-        if let Some(list) = self.by_page.get_mut(&(place.gpa & !0xFFF)) {
-            list.retain(|&other| other != index);
+        for page in pages.into_iter().flatten() {
+            if let Some(list) = self.by_page.get_mut(&page) {
+                list.retain(|&other| other != index);
+            }
         }
         let front = &mut self.front[slot(&place)];
         if front.1 == index {

@@ -9,9 +9,10 @@ use crate::key::Key;
 use crate::runtime::{Leave, Low, Runtime};
 use crate::stats::{Counts, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
+use decoder::Mnemonic;
 use interp::Exit;
 use interp::access::is_canonical;
-use interp::engine::block::{Block as DecodedBlock, decode_block};
+use interp::engine::block::{Block as DecodedBlock, Op, decode_block};
 use interp::engine::{code_linear, needs_single_step};
 use softmmu::{CodeWrite, ExitRequest, LowError, Mmu, Rights};
 use std::mem::offset_of;
@@ -69,8 +70,6 @@ pub struct Engine {
     /// The key of the code that ran last.
     key: Key,
     heat: Box<[u8]>,
-    /// An interrupt was requested while the CPU did not take any.
-    interrupt_waits: bool,
     counts: Counts,
     stats: Stats,
 }
@@ -109,7 +108,6 @@ impl Engine {
             sites: Vec::new(),
             key: Key::default(),
             heat: vec![0; HEAT].into(),
-            interrupt_waits: false,
             counts: Counts::default(),
             stats: Stats::default(),
         })
@@ -155,10 +153,10 @@ impl Engine {
                 }
                 // Blocks end at their entry while the bit is set.
                 mmu.exit_request.clear(ExitRequest::INTERRUPT);
-                self.interrupt_waits = true;
+                self.low.get().interrupt_waits = 1;
             }
-            if self.interrupt_waits && cpu.interrupts_open() {
-                self.interrupt_waits = false;
+            if self.low.get().interrupt_waits != 0 && cpu.interrupts_open() {
+                self.low.get().interrupt_waits = 0;
                 return Exit::Request;
             }
             if cpu.instructions >= end {
@@ -223,6 +221,7 @@ impl Engine {
             x87_loaded: field(offset_of!(Runtime, x87_loaded)),
             temporary: field(offset_of!(Runtime, temporary)),
             return_site: field(offset_of!(Runtime, return_site)),
+            interrupt_waits: field(offset_of!(Runtime, interrupt_waits)),
             stack_base: self.low.stack_base(),
             stack_limit: self.low.stack_limit(),
         };
@@ -243,7 +242,7 @@ impl Engine {
         debug_assert_eq!(rip, code_linear(cpu));
         let found = mmu.fetch_translate(rip).ok().filter(|found| found.ram)?;
         let place = Place { rip, gpa: found.gpa, key };
-        let index = match self.cache.find(&place) {
+        let index = match self.find_block(mmu, &place) {
             Some(index) => index,
             None => {
                 let heat = &mut self.heat[heat_index(found.gpa)];
@@ -272,9 +271,25 @@ impl Engine {
         }
         let code = self.cache.blocks[index as usize].saved;
         if indirect {
-            self.indirect.insert(key, rip, mmu.fetch_is_global(rip), code);
+            // A block in two pages is looked up each time.
+            if self.cache.blocks[index as usize].second_page.is_none() {
+                self.indirect.insert(key, rip, (rip, mmu.fetch_is_global(rip)), code);
+            }
         }
         Some(code)
+    }
+
+    /// The block at `place`, if it is still mapped as it was.
+    fn find_block(&mut self, mmu: &mut Mmu, place: &Place) -> Option<u32> {
+        let index = self.cache.find(place)?;
+        let Some(second) = self.cache.blocks[index as usize].second_page else {
+            return Some(index);
+        };
+        if mmu.fetch_translate(place.second_page()).is_ok_and(|found| found.gpa == second) {
+            return Some(index);
+        }
+        self.cache.remove(&mut self.arena, &mut self.indirect, index);
+        None
     }
 
     /// Translates the block at `place`; none where it must be interpreted.
@@ -283,21 +298,23 @@ impl Engine {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
-        let mut decoded = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
-        if decoded.second_page.is_some() {
-            return None;
-        }
+        let decoded = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
         let count = loop_end(&decoded);
         let len: u64 = decoded.ops[..count].iter().map(|op| u64::from(op.insn.len)).sum();
-        mmu.mark_code_range(place.gpa, len);
-        // Another vCPU may have written between the decoding and the marking.
-        let again = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
-        let same = again.ops.len() == decoded.ops.len()
-            && again.ops.iter().zip(&decoded.ops).all(|(a, b)| a.insn.bytes == b.insn.bytes);
-        if !same {
-            decoded = again;
+        let first = len.min(0x1000 - (place.gpa & 0xFFF));
+        mmu.mark_code_range(place.gpa, first);
+        if let Some(second) = decoded.second_page {
+            mmu.mark_code_range(second, len - first);
         }
-        let count = count.min(decoded.ops.len());
+        // Another vCPU may have written between the decoding and the marking.
+        let mut now = vec![0; len as usize];
+        let (head, tail) = now.split_at_mut(first as usize);
+        mmu.phys_read(place.gpa, head);
+        mmu.phys_read(decoded.second_page.unwrap_or(0), tail);
+        let bytes = decoded.ops[..count].iter().flat_map(|op| op.insn.as_bytes());
+        if decoded.ops[..count].iter().all(|op| !is_invalid(op)) && !bytes.eq(now.iter()) {
+            return None;
+        }
         let indirect = self.indirect.address(place.key).ok()?;
         let stubs = self.stubs?;
         let base = self.arena.next();
@@ -319,7 +336,7 @@ impl Engine {
         self.stats.instructions_translated += count as u64;
         self.stats.guest_bytes += len;
         self.stats.host_bytes += code.len() as u64;
-        Some(self.cache.insert(place, len, base, (direct, saved), &links))
+        Some(self.cache.insert(place, (len, decoded.second_page), base, (direct, saved), &links))
     }
 
     /// Runs translated code from `code` on.
@@ -425,6 +442,11 @@ impl Engine {
         self.indirect.purge(&changes);
         self.cache.unlink_pages(&mut self.arena, &changes);
     }
+}
+
+/// Whether an operation stands for bytes that are no instruction; it does not hold them.
+fn is_invalid(op: &Op) -> bool {
+    op.insn.len == 1 && op.insn.mnemonic() == Mnemonic::Ud2
 }
 
 fn heat_index(gpa: u64) -> usize {

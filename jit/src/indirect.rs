@@ -67,12 +67,12 @@ impl IndirectCache {
         Ok(address)
     }
 
-    /// Enters a target.
-    pub(crate) fn insert(&mut self, key: Key, rip: u64, global: bool, code: u64) {
+    /// Enters a target that relies on the translation of `page`.
+    pub(crate) fn insert(&mut self, key: Key, rip: u64, (page, global): (u64, bool), code: u64) {
         let Some(table) = self.tables.get_mut(&key) else { return };
         let entry = &mut table.entries[rip as usize & (ENTRIES - 1)];
         if entry.rip != rip {
-            table.used.insert(rip, global, rip);
+            table.used.insert(page, global, rip);
         }
         *entry = Entry { rip, code };
     }

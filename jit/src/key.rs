@@ -3,13 +3,13 @@
 use softmmu::{Mmu, Rights};
 use x86::control::{cr0, cr4};
 use x86::mode::ModeKey;
-use x86::{Cpu, flags};
+use x86::{Cpu, SegReg, Segment, flags};
 
 /// A [`ModeKey`] with the TLB table in use and what the floating-point units may do.
 ///
 /// Bits 0 to 9: the mode key. Bits 10 to 11: [`Rights`]. Bit 12: SSE instructions run without
 /// #UD, #NM or #XM. Bit 13: AVX ones too. Bit 14: x87 and MMX instructions run without #NM or
-/// #MF.
+/// #MF. Bits 15 and 16: outside 64-bit mode, FS and GS need no checks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Key(pub(crate) u32);
 
@@ -20,10 +20,17 @@ const MXCSR_MASKS: u32 = 0x1F80;
 /// The x87 control word's mask bits.
 const FCW_MASKS: u16 = 0x3F;
 
+/// Whether every offset lies inside the segment's limit.
+fn covers_everything(segment: &Segment) -> bool {
+    segment.limit == 0xFFFF_FFFF && !segment.expands_down()
+}
+
 impl Key {
     const SSE: u32 = 1 << 12;
     const AVX: u32 = 1 << 13;
     const X87: u32 = 1 << 14;
+    const FS: u32 = 1 << 15;
+    const GS: u32 = 1 << 16;
 
     /// The key of the CPU's state, or none where only the interpreter can run it.
     #[inline]
@@ -49,6 +56,11 @@ impl Key {
                 bits |= Self::X87;
             }
         }
+        if mode.bits() != 64 {
+            let free = |r: SegReg| cpu.seg(r).writable() && covers_everything(cpu.seg(r));
+            bits |= if free(SegReg::FS) { Self::FS } else { 0 };
+            bits |= if free(SegReg::GS) { Self::GS } else { 0 };
+        }
         Some(Key(bits))
     }
 
@@ -64,6 +76,16 @@ impl Key {
     }
     pub(crate) fn is_long(self) -> bool {
         self.mode().is_long()
+    }
+    /// Whether accesses through the segment register need no check.
+    pub(crate) fn is_free(self, segment: u8) -> bool {
+        let segments = match segment {
+            0 | 2 | 3 => return true,
+            4 => Self::FS,
+            5 => Self::GS,
+            _ => return self.is_long(),
+        };
+        self.is_long() || self.0 & segments != 0
     }
     pub(crate) fn sse(self) -> bool {
         self.0 & Self::SSE != 0

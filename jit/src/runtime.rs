@@ -64,6 +64,8 @@ pub(crate) struct Runtime {
     pub(crate) temporary: u64,
     /// Address of the indirect cache of the key in force.
     pub(crate) indirect: u64,
+    /// An interrupt was requested while the CPU took none.
+    pub(crate) interrupt_waits: u32,
     /// Site number of the last near return.
     pub(crate) return_site: u32,
     /// What helpers work on.

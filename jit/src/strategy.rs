@@ -50,6 +50,11 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Lea, |u, o, i| u.lea(o, i)),
         (Div, |u, o, i| u.div(o, i)),
         (Idiv, |u, o, i| u.idiv(o, i)),
+        (Mov, |u, o, i| u.mov(o, i)),
+        (Cli, |u, o, i| u.cli(o, i)),
+        (Sti, |u, o, i| u.sti(o, i)),
+        (Pushfd, |u, o, i| u.pushf(o, i)),
+        (Pushfq, |u, o, i| u.pushf(o, i)),
         (Nop, |u, o, i| u.nothing(o, i)),
         (Reservednop, |u, o, i| u.nothing(o, i)),
         (Vzeroupper, |u, o, i| u.vzeroupper(o, i)),
@@ -68,7 +73,7 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
 pub(crate) const PASSTHROUGH: &[Mnemonic] = {
     use Mnemonic::*;
     &[
-        Mov, Movzx, Movsx, Movsxd, Xchg, Bswap, Movbe, // data transfer
+        Movzx, Movsx, Movsxd, Xchg, Bswap, Movbe, // data transfer
         Cbw, Cwde, Cdqe, Cwd, Cdq, Cqo, // conversion
         Add, Adc, Sub, Sbb, Cmp, Inc, Dec, Neg, Mul, Imul, Xadd, Cmpxchg, Cmpxchg8b, Cmpxchg16b,
         Adcx, Adox, Mulx, // arithmetic

@@ -21,6 +21,7 @@ pub(crate) struct Addresses {
     pub(crate) flags: i32,
     pub(crate) vector_loaded: i32,
     pub(crate) x87_loaded: i32,
+    pub(crate) interrupt_waits: i32,
     pub(crate) return_site: i32,
     pub(crate) stack_base: i32,
     pub(crate) stack_limit: i32,
@@ -32,6 +33,15 @@ impl Addresses {
     /// The context's slot of a general-purpose register.
     pub(crate) fn gpr(&self, number: u8) -> i32 {
         self.cpu + (offset_of!(Cpu, gpr) + 8 * usize::from(number)) as i32
+    }
+    /// The visible selector of a segment register.
+    pub(crate) fn selector(&self, number: u8) -> i32 {
+        let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
+        self.cpu + (segment + offset_of!(x86::Segment, selector)) as i32
+    }
+    /// RFLAGS; its arithmetic flags are stale while translated code runs.
+    pub(crate) fn rflags(&self) -> i32 {
+        self.cpu + offset_of!(Cpu, rflags) as i32
     }
     /// The hidden base of a segment register.
     pub(crate) fn segment_base(&self, number: u8) -> i32 {

@@ -6,11 +6,11 @@ use interp::engine::block::Op;
 
 /// Code that is rarely executed.
 pub(crate) enum Cold {
-    /// A memory access that missed: the helper executes the whole instruction.
+    /// A memory access that missed: the helper executes the whole instruction, or several.
     Slow {
         label: DynamicLabel,
         back: DynamicLabel,
-        site: u32,
+        sites: Vec<u32>,
         /// The hot path goes on with flags in EFLAGS.
         restore: bool,
         vectors: bool,
@@ -39,10 +39,10 @@ impl Unit<'_> {
     /// The slow path of the current instruction, which continues at `back` with the flag state
     /// that the hot path has there.
     pub(super) fn add_slow(&mut self, op: &Op, label: DynamicLabel, back: DynamicLabel) {
-        let site = self.site(op, true);
+        let sites = vec![self.site(op, true)];
         let (vectors, x87) = (self.vectors, self.x87);
         let restore = self.flags.eflags;
-        self.cold.push(Cold::Slow { label, back, site, restore, vectors, x87 });
+        self.cold.push(Cold::Slow { label, back, sites, restore, vectors, x87 });
     }
 
     /// A jump to the code at `target`, through a link.
@@ -60,9 +60,12 @@ impl Unit<'_> {
         let mut cold = std::mem::take(&mut self.cold);
         for item in cold.drain(..) {
             match item {
-                Cold::Slow { label, back, site, restore, vectors, x87 } => {
-                    dynasm!(self.ops ; .arch x64 ; =>label ; mov r14d, site as i32);
-                    self.call(self.env.stubs.helper);
+                Cold::Slow { label, back, sites, restore, vectors, x87 } => {
+                    self.place(label);
+                    for site in sites {
+                        dynasm!(self.ops ; .arch x64 ; mov r14d, site as i32);
+                        self.call(self.env.stubs.helper);
+                    }
                     if vectors {
                         self.call(self.env.stubs.load_vectors);
                     }

@@ -43,8 +43,7 @@ enum Address {
 impl Unit<'_> {
     /// Whether the operand's segment needs no check.
     pub(super) fn can_access(&self, op: &Op) -> bool {
-        let segment = op.insn.mem.seg;
-        self.key.is_long() || matches!(segment, 0 | 2 | 3)
+        self.key.is_free(op.insn.mem.seg)
     }
 
     /// Puts the operand's host address into R13 + R14, or into R14 alone if `collapse`. Destroys
@@ -124,14 +123,18 @@ impl Unit<'_> {
     fn linear_address(&mut self, op: &Op, insn: &Instruction) -> Address {
         let offset = self.effective_address(op, insn);
         let segment = op.insn.mem.seg;
-        if !self.key.is_long() || segment < 4 {
+        if segment < 4 {
             return offset;
         }
         if let Address::Constant(value) = offset {
             self.load_constant(value);
         }
         let base = self.env.addresses.segment_base(segment);
-        dynasm!(self.ops ; .arch x64 ; add r14, [base]);
+        if self.key.is_long() {
+            dynasm!(self.ops ; .arch x64 ; add r14, [base]);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; add r14d, [base]);
+        }
         Address::R14
     }
 

@@ -12,6 +12,8 @@ mod flags;
 mod memory;
 mod passthrough;
 mod stack;
+mod stack_run;
+mod system;
 mod vector;
 
 use crate::helper::Site;
@@ -134,11 +136,14 @@ impl<'a> Unit<'a> {
     fn run(mut self, insns: &[Op], iced: &[Instruction]) -> Option<Emitted> {
         let direct = self.offset();
         let saved = self.entry(insns);
-        for (i, (op, insn)) in insns.iter().zip(iced).enumerate() {
-            self.index = i;
-            self.rip = self.next;
-            self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
-            self.instruction(op, insn)?;
+        let mut i = 0;
+        while let (Some(op), Some(insn)) = (insns.get(i), iced.get(i)) {
+            self.begin(i, op);
+            let run = self.stack_run(&insns[i..], &iced[i..]);
+            if run == 0 {
+                self.instruction(op, insn)?;
+            }
+            i += run.max(1);
         }
         if !self.ended {
             let next = self.next;
@@ -152,6 +157,13 @@ impl<'a> Unit<'a> {
             code.get_mut(site..site + 4)?.copy_from_slice(&relative.to_le_bytes());
         }
         Some(Emitted { code, direct, saved, links: self.links })
+    }
+
+    /// Makes `op`, the one behind the current instruction, the current one.
+    fn begin(&mut self, index: usize, op: &Op) {
+        self.index = index;
+        self.rip = self.next;
+        self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
     }
 
     /// The two entries, the instruction count and the poll. Returns the offset of the second.

@@ -1,0 +1,119 @@
+//! Interrupt flag, PUSHF and selectors: privileged or sensitive, on the virtual state.
+
+use super::Unit;
+use crate::regs::host;
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::{Instruction, OpKind};
+use interp::engine::block::Op;
+use x86::flags;
+
+/// What PUSHF stores of RFLAGS besides the arithmetic flags.
+const PUSHED: i32 =
+    (flags::ALL & !flags::ARITHMETIC & !flags::VM & !flags::RF) as i32 | flags::FIXED_ONE as i32;
+
+impl Unit<'_> {
+    /// Whether CLI and STI act on IF: at CPL 0 IOPL always allows them.
+    fn owns_interrupt_flag(&self) -> bool {
+        self.key.mode().cpl() == 0
+    }
+
+    /// CLI.
+    pub(crate) fn cli(&mut self, _: &Op, _: &Instruction) -> bool {
+        if !self.owns_interrupt_flag() {
+            return false;
+        }
+        self.before_clobber();
+        let rflags = self.env.addresses.rflags();
+        dynasm!(self.ops ; .arch x64 ; and DWORD [rflags], !(flags::IF as i32));
+        true
+    }
+
+    /// STI in front of another instruction of the block: no interrupt is taken before that has
+    /// ended, since only entries of blocks poll.
+    pub(crate) fn sti(&mut self, op: &Op, _: &Instruction) -> bool {
+        if !self.owns_interrupt_flag() || self.index + 1 == self.count {
+            return false;
+        }
+        // With an interrupt waiting the helper opens the flag and leaves.
+        let (slow, back) = (self.label(), self.label());
+        self.before_clobber();
+        let rflags = self.env.addresses.rflags();
+        let waits = self.env.addresses.interrupt_waits;
+        dynasm!(self.ops
+            ; .arch x64
+            ; cmp DWORD [waits], 0
+            ; jne =>slow
+            ; or DWORD [rflags], flags::IF as i32
+            ; =>back
+        );
+        self.add_slow(op, slow, back);
+        true
+    }
+
+    /// PUSHF of the stack's own width.
+    pub(crate) fn pushf(&mut self, op: &Op, insn: &Instruction) -> bool {
+        let word = if self.key.is_long() { 8 } else { 4 };
+        if insn.stack_pointer_increment() != -word
+            || self.key.mode().0 & x86::mode::ModeKey::V86 != 0
+        {
+            return false;
+        }
+        let (slow, back) = (self.label(), self.label());
+        if !self.flags.slot {
+            self.save_flags();
+        }
+        self.flags.eflags = false;
+        let kept = self.env.addresses.temporary;
+        let (saved, rflags) = (self.env.addresses.flags, self.env.addresses.rflags());
+        self.stack_slot(word as u32, slow);
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov [kept], r14
+            ; movzx r13d, WORD [saved]
+            ; mov r14d, r13d
+            ; shr r14d, 8
+            ; and r14d, 0xD5
+            ; and r13d, 1
+            ; shl r13d, 11
+            ; or r14d, r13d
+            ; mov r13d, [rflags]
+            ; and r13d, PUSHED
+            ; or r13d, r14d
+            ; or r13d, 2
+            ; mov r14, [kept]
+        );
+        if word == 8 {
+            dynasm!(self.ops ; .arch x64 ; mov [r14], r13);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov [r14], r13d);
+        }
+        self.move_stack(-word);
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
+    /// MOV of a selector to a register; everything else is a passthrough or the helper's.
+    pub(crate) fn mov(&mut self, op: &Op, insn: &Instruction) -> bool {
+        let is_selector = insn.op_count() == 2
+            && insn.op0_kind() == OpKind::Register
+            && insn.op0_register().is_gpr()
+            && insn.op1_kind() == OpKind::Register
+            && insn.op1_register().is_segment_register();
+        if !is_selector {
+            return self.passthrough(op, insn);
+        }
+        let segment = (insn.op1_register() as u32 - iced_x86::Register::ES as u32) as u8;
+        let slot = self.env.addresses.selector(segment);
+        let number = insn.op0_register().full_register().number() as u8;
+        let context = self.env.addresses.gpr(number);
+        dynasm!(self.ops ; .arch x64 ; movzx r13d, WORD [slot]);
+        match (host(number), insn.op0_register().size()) {
+            (Some(n), 2) => dynasm!(self.ops ; .arch x64 ; mov Rw(n), r13w),
+            (Some(n), _) => dynasm!(self.ops ; .arch x64 ; mov Rd(n), r13d),
+            (None, 2) => dynasm!(self.ops ; .arch x64 ; mov [context], r13w),
+            (None, _) => dynasm!(self.ops ; .arch x64 ; mov [context], r13),
+        }
+        true
+    }
+}
