@@ -5,6 +5,8 @@ use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind as IcedKind,
     Register,
 };
+use std::sync::OnceLock;
+use x86::cpuid::Policy;
 
 /// The longest legal instruction in bytes (SDM vol. 2A, section 2.3.11).
 pub const MAX_LENGTH: usize = 15;
@@ -92,8 +94,8 @@ pub fn decode(bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
     // A fixed address in the middle of the space: displacements below are differences, and
     // none of them wraps.
     let ip = 0x1000;
-    let mut decoder = Decoder::with_ip(bits, window, ip, DecoderOptions::FORCE_RESERVED_NOP);
-    let raw = decoder.decode();
+    let mut decoder = Decoder::with_ip(bits, window, ip, options());
+    let raw = refine(decoder.decode(), window, bits, ip);
     if raw.is_invalid() {
         return Err(match decoder.last_error() {
             DecoderError::NoMoreBytes if window.len() < MAX_LENGTH => DecodeError::NeedMore,
@@ -119,13 +121,9 @@ impl Insn {
 
     /// iced's instruction, decoded again as if at address `rip`.
     pub fn to_iced(&self, rip: u64) -> Instruction {
-        Decoder::with_ip(
-            u32::from(self.bits),
-            self.as_bytes(),
-            rip,
-            DecoderOptions::FORCE_RESERVED_NOP,
-        )
-        .decode()
+        let bits = u32::from(self.bits);
+        let raw = Decoder::with_ip(bits, self.as_bytes(), rip, options()).decode();
+        refine(raw, self.as_bytes(), bits, rip)
     }
 
     /// Whether any explicit operand is [`OpKind::Mem`].
@@ -153,7 +151,7 @@ impl Insn {
                 base: reg::NONE,
                 index: reg::NONE,
                 shift: 0,
-                seg: segment_number(raw.memory_segment()),
+                seg: segment_number_of(raw, bits),
                 addr_size: default_addr_size(window, bits),
                 size: raw.memory_size().size().min(255) as u8,
             },
@@ -255,6 +253,46 @@ impl Insn {
         if index != Register::None {
             mem.index = index.number() as u8;
         }
+    }
+}
+
+/// How bytes become instructions: as on the host's processor, whose vendor the guest sees. AMD
+/// differs, among others, in near branches with an operand-size prefix in 64-bit mode, which it
+/// truncates to 16 bits (AMD APM vol. 3, section 1.2.4).
+pub fn options() -> u32 {
+    static OPTIONS: OnceLock<u32> = OnceLock::new();
+    *OPTIONS.get_or_init(|| {
+        let vendor = if Policy::host(1).is_amd() { DecoderOptions::AMD } else { 0 };
+        DecoderOptions::FORCE_RESERVED_NOP | vendor
+    })
+}
+
+/// F3 90 is PAUSE, but with REX.B the opcode is XCHG R8, and F3 means nothing.
+fn refine(raw: Instruction, bytes: &[u8], bits: u32, ip: u64) -> Instruction {
+    let len = raw.len();
+    if raw.code() != Code::Pause || bits != 64 || len < 3 || bytes[len - 2] & 0xF1 != 0x41 {
+        return raw;
+    }
+    let mut plain = [0; MAX_LENGTH];
+    let plain = &mut plain[..len];
+    plain.copy_from_slice(&bytes[..len]);
+    for prefix in plain.iter_mut().filter(|b| **b == 0xF3) {
+        // A segment override, which 64-bit mode ignores.
+        *prefix = 0x3E;
+    }
+    Decoder::with_ip(bits, plain, ip, options()).decode()
+}
+
+/// The segment of the memory operand. 64-bit mode ignores overrides with ES, CS, SS and DS, so that
+/// a base of RSP or RBP still means SS: a bad address takes #SS then (SDM vol. 1, section 3.3.7.1).
+fn segment_number_of(raw: &Instruction, bits: u32) -> u8 {
+    let r = raw.memory_segment();
+    if bits != 64 || matches!(r, Register::FS | Register::GS) {
+        return segment_number(r);
+    }
+    match raw.memory_base() {
+        Register::RSP | Register::RBP | Register::ESP | Register::EBP => 2,
+        _ => 3,
     }
 }
 
