@@ -1,6 +1,6 @@
 //! What an instruction uses, as iced-x86 knows it, and whether a thunk may run it.
 
-use crate::features::{Needs, host_has, needs};
+use crate::features::{Needs, host_has, host_is_amd, needs};
 use decoder::Insn;
 use iced_x86::{
     Code, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
@@ -243,15 +243,34 @@ fn unit(insn: &Instruction) -> Option<Unit> {
                 Unit::Sse
             } else if registers(Register::is_mm) {
                 Unit::Mmx
+            } else if scalar_to_integer(insn.mnemonic()) {
+                Unit::Sse
             } else {
                 return None;
             })
         }
         EncodingKind::VEX if registers(Register::is_k) => Some(Unit::Opmask),
         EncodingKind::VEX if registers(Register::is_vector_register) => Some(Unit::Vex),
+        EncodingKind::VEX if scalar_to_integer(insn.mnemonic()) => Some(Unit::Vex),
         EncodingKind::EVEX => Some(Unit::Evex),
         _ => None,
     }
+}
+
+/// Instructions that use no vector register where their source is in memory.
+fn scalar_to_integer(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Cvtss2si
+            | Cvttss2si
+            | Cvtsd2si
+            | Cvttsd2si
+            | Vcvtss2si
+            | Vcvttss2si
+            | Vcvtsd2si
+            | Vcvttsd2si
+    )
 }
 
 /// iced's flag bits as RFLAGS bits.
@@ -334,7 +353,14 @@ fn alignment(facts: &Facts) -> u8 {
     }
     match facts.unit {
         Unit::Sse => match facts.insn.mnemonic() {
-            Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestrm | Pcmpistri | Pcmpistrm => 1,
+            Movups | Movupd | Movdqu | Lddqu | Pcmpestri | Pcmpestri64 | Pcmpestrm
+            | Pcmpestrm64 | Pcmpistri | Pcmpistrm => 1,
+            // Intel's demand alignment, AMD's do not.
+            Sha1rnds4 | Sha1nexte | Sha1msg1 | Sha1msg2 | Sha256rnds2 | Sha256msg1 | Sha256msg2
+                if host_is_amd() =>
+            {
+                1
+            }
             _ if facts.memory_size == 16 => 16,
             _ => 1,
         },

@@ -72,6 +72,11 @@ pub(crate) fn host_has(needs: &Needs) -> bool {
     needs.iter().all(|&f| host().has(f))
 }
 
+/// Whether the host is an AMD or Hygon processor.
+pub(crate) fn host_is_amd() -> bool {
+    host().is_amd()
+}
+
 /// Whether the host's widest vector registers have 64 bytes.
 pub(crate) fn host_has_zmm() -> bool {
     host().has(Feature::Avx512F)
