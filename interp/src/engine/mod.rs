@@ -86,6 +86,11 @@ impl Engine {
                 if request & ExitRequest::CODE != 0 {
                     mmu.exit_request.clear(ExitRequest::CODE);
                     mmu.sync_code_pages();
+                    // Before the next block, which may be one of those that a device wrote.
+                    if mmu.code_dirty {
+                        self.drop_code(&mmu.take_code_writes());
+                        page = PageMemo::NONE;
+                    }
                 }
                 if request & ExitRequest::KICK != 0
                     || request & ExitRequest::INTERRUPT != 0 && cpu.interrupts_open()

@@ -5,9 +5,9 @@ use super::Answer;
 use super::select::{by_wide_width, width};
 use super::status::{self, bits, sign_zero_parity};
 use crate::access::{read_operand, read_reg, write_reg};
-use crate::flow::Flow;
+use crate::flow::{Flow, undefined};
 use crate::table::Line;
-use decoder::{Insn, Mnemonic};
+use decoder::{Code, Insn, Mnemonic};
 use softmmu::{Mmu, Width};
 use x86::{Cpu, flags};
 
@@ -94,7 +94,11 @@ fn pext<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Answer {
 /// Registration lines.
 pub(crate) const FAMILY: &[Line] = &[
     (Mnemonic::Andn, |i| by_wide_width!(width(i, 0), andn)),
-    (Mnemonic::Bextr, |i| by_wide_width!(width(i, 0), bextr)),
+    (Mnemonic::Bextr, |i| match i.code {
+        // TBM, which guests are not offered.
+        Code::XOP_Bextr_r32_rm32_imm32 | Code::XOP_Bextr_r64_rm64_imm32 => undefined,
+        _ => by_wide_width!(width(i, 0), bextr),
+    }),
     (Mnemonic::Blsi, |i| by_wide_width!(width(i, 0), blsi)),
     (Mnemonic::Blsmsk, |i| by_wide_width!(width(i, 0), blsmsk)),
     (Mnemonic::Blsr, |i| by_wide_width!(width(i, 0), blsr)),

@@ -175,7 +175,6 @@ fn debug_number(cpu: &Cpu, n: u8) -> Result<u8, Fault> {
 }
 
 fn check_debug_access(cpu: &mut Cpu) -> Result<(), Fault> {
-    require_cpl0(cpu)?;
     if cpu.dr7 & dr7::GD != 0 {
         cpu.pending_debug |= dr6::BD;
         return Err(Fault::new(Vector::DB));
@@ -184,6 +183,7 @@ fn check_debug_access(cpu: &mut Cpu) -> Result<(), Fault> {
 }
 
 fn from_dr(cpu: &mut Cpu, _: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
+    require_cpl0(cpu)?;
     let n = debug_number(cpu, insn.op[1].reg)?;
     check_debug_access(cpu)?;
     let value = match n {
@@ -201,6 +201,7 @@ fn from_dr(cpu: &mut Cpu, _: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
 
 fn to_dr(cpu: &mut Cpu, _: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     let value = operand(cpu, insn, 1);
+    require_cpl0(cpu)?;
     let n = debug_number(cpu, insn.op[0].reg)?;
     check_debug_access(cpu)?;
     if n >= 6 && value >> 32 != 0 {

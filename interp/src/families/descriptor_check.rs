@@ -177,7 +177,12 @@ fn arpl(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
         if rpl(selector) < rpl(source) { selector & !3 | source & 3 } else { selector }
     };
     let old: u16 = if insn.op[0].kind == OpKind::Mem {
-        access::modify(cpu, mmu, insn, false, raised)?
+        // Written only where the RPL changes: else the operand need not be writable.
+        let old = access::load(cpu, mmu, insn)?;
+        if raised(old) != old {
+            access::store(cpu, mmu, insn, raised(old))?;
+        }
+        old
     } else {
         let old = access::read_reg(cpu, insn.op[0].reg);
         access::write_reg(cpu, insn.op[0].reg, raised(old));

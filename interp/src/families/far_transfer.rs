@@ -40,9 +40,17 @@ pub fn jmp(_: &Insn) -> Handler {
 pub fn call(_: &Insn) -> Handler {
     |cpu, mmu, insn| {
         let (selector, offset) = pointer(cpu, mmu, insn)?;
-        far_call::call(cpu, mmu, selector, offset, insn.op_size)?;
+        far_call::call(cpu, mmu, selector, offset, call_slot(insn))?;
         Ok(Flow::Sync)
     }
+}
+
+/// Bytes of each push of a far CALL. On AMD processors REX.W widens the pushes, though the pointer
+/// in memory keeps a 32-bit offset.
+fn call_slot(insn: &Insn) -> u8 {
+    let is_prefix = |b: &&u8| matches!(**b, 0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF2 | 0xF3);
+    let first = insn.as_bytes().iter().find(|b| !is_prefix(b)).copied().unwrap_or(0);
+    if insn.bits == 64 && first & 0xF8 == 0x48 { 8 } else { insn.op_size }
 }
 
 fn retf(_: &Insn) -> Handler {

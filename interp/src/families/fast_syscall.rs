@@ -53,7 +53,9 @@ fn syscall(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
 
 /// SYSRET. A non-canonical RCX faults at privilege level 0, as on Intel processors.
 fn sysret(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
-    if cpu.efer & efer::SCE == 0 || !cpu.is_long() {
+    // AMD processors have it in compatibility mode too.
+    let exists = cpu.is_long() || cpu.mode == Mode::Compatibility && cpu.policy.is_amd();
+    if cpu.efer & efer::SCE == 0 || !exists {
         return Err(Fault::UD);
     }
     if cpu.cpl != 0 {

@@ -5,15 +5,21 @@ use super::Answer;
 use crate::access::{self, Intent};
 use crate::flow::{Flow, undefined};
 use crate::table::Line;
-use decoder::{Insn, Mnemonic};
+use decoder::{Code, Insn, Mnemonic};
 use softmmu::Mmu;
 use std::sync::atomic::{Ordering, fence};
-use x86::Cpu;
 use x86::regs::gpr;
+use x86::{Cpu, Fault};
 
 /// A memory operand is not accessed, whatever its address.
 fn nop(_: &mut Cpu, _: &mut Mmu, _: &Insn) -> Answer {
     Ok(Flow::Next)
+}
+
+/// 0F 0D with reserved operands: AMD's prefetch group has no register form (AMD APM vol. 3,
+/// PREFETCH), elsewhere it is a NOP.
+fn prefetch_group(cpu: &mut Cpu, _: &mut Mmu, insn: &Insn) -> Answer {
+    if cpu.policy.is_amd() && !insn.has_mem() { Err(Fault::UD) } else { Ok(Flow::Next) }
 }
 
 /// LFENCE, SFENCE, MFENCE: guest accesses are host accesses in program order, so only the store
@@ -46,7 +52,12 @@ fn clzero(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Answer {
 /// Registration lines.
 pub(crate) const FAMILY: &[Line] = &[
     (Mnemonic::Nop, |_| nop),
-    (Mnemonic::Reservednop, |_| nop),
+    (Mnemonic::Reservednop, |i| match i.code {
+        Code::Reservednop_rm16_r16_0F0D
+        | Code::Reservednop_rm32_r32_0F0D
+        | Code::Reservednop_rm64_r64_0F0D => prefetch_group,
+        _ => nop,
+    }),
     (Mnemonic::Endbr32, |_| nop),
     (Mnemonic::Endbr64, |_| nop),
     (Mnemonic::Pause, |_| nop),

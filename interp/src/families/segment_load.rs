@@ -60,7 +60,12 @@ pub fn pop(insn: &Insn) -> Handler {
     }
     |cpu, mmu, insn| {
         let Some(register) = destination(insn) else { return Err(Fault::UD) };
-        let selector: u16 = access::peek(cpu, mmu, 0)?;
+        // The whole slot is read, whatever of it counts.
+        let selector = match insn.op_size {
+            2 => access::peek::<u16>(cpu, mmu, 0)?,
+            4 => access::peek::<u32>(cpu, mmu, 0)? as u16,
+            _ => access::peek::<u64>(cpu, mmu, 0)? as u16,
+        };
         let size = u64::from(insn.op_size);
         // Checked first, then the stack pointer, then SS: POP SS counts in the old stack's width.
         let segment = load::checked(cpu, mmu, register, selector)?;

@@ -41,6 +41,8 @@ pub(crate) fn set_index(cpu: &mut Cpu, reg: usize, value: u64, addr_size: u8) {
 trait StringOp {
     /// Whether REP stops by ZF.
     const COMPARES: bool = false;
+    /// Whether it accesses a port: the right to is checked even where the count is zero.
+    const PORT: bool = false;
     /// One iteration, without the count. Changes nothing if it faults.
     fn step<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<(), Fault>;
     /// Up to `count` iterations at once in ascending order, where that is possible: the number of
@@ -213,6 +215,8 @@ fn port<T: Width>(cpu: &Cpu, mmu: &mut Mmu) -> Result<u16, Fault> {
 
 struct Ins;
 impl StringOp for Ins {
+    const PORT: bool = true;
+
     #[inline(always)]
     fn step<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<(), Fault> {
         let port = port::<T>(cpu, mmu)?;
@@ -229,6 +233,8 @@ impl StringOp for Ins {
 
 struct Outs;
 impl StringOp for Outs {
+    const PORT: bool = true;
+
     #[inline(always)]
     fn step<T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<(), Fault> {
         let port = port::<T>(cpu, mmu)?;
@@ -249,6 +255,9 @@ fn repeat<O: StringOp, T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> A
     let size = insn.mem.addr_size;
     let wanted = !insn.prefixes.repne();
     let mut budget = BUDGET;
+    if O::PORT {
+        port::<T>(cpu, mmu)?;
+    }
     loop {
         let count = access::truncate(cpu.gpr[gpr::RCX], size);
         if count == 0 {

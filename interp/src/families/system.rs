@@ -213,6 +213,8 @@ pub const FAMILY: &[Line] = &[
     (Mnemonic::Invpcid, |_| invpcid),
     (Mnemonic::Invd, |_| write_back_caches),
     (Mnemonic::Wbinvd, |_| write_back_caches),
+    // Where CPUID does not report it, the prefix is ignored and it is WBINVD (SDM vol. 2D).
+    (Mnemonic::Wbnoinvd, |_| write_back_caches),
     (Mnemonic::Hlt, |_| hlt),
     (Mnemonic::Rdtsc, |_| rdtsc),
     (Mnemonic::Rdtscp, |_| rdtscp),

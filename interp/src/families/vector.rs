@@ -72,6 +72,7 @@ fn store(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     let mut scratch = Scratch::default();
     let address = operand_address(cpu, insn, thunk, Intent::Write)?;
     if thunk.changes_registers {
+        memory::check_alignment(cpu, address, u32::from(thunk.memory_size))?;
         mmu.probe(address, usize::from(thunk.memory_size), softmmu::Access::Write)?;
     }
     if thunk.memory == MemoryUse::ReadWrite {
@@ -98,6 +99,7 @@ fn uncached(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
             MemoryUse::Read => operand_address(cpu, insn, thunk, Intent::Read)?,
             MemoryUse::Write | MemoryUse::ReadWrite => {
                 let address = operand_address(cpu, insn, thunk, Intent::Write)?;
+                memory::check_alignment(cpu, address, u32::from(thunk.memory_size))?;
                 mmu.probe(address, usize::from(thunk.memory_size), softmmu::Access::Write)?;
                 address
             }
@@ -132,6 +134,15 @@ fn run(cpu: &mut Cpu, thunk: &Thunk, scratch: &mut Scratch) -> Result<(), Fault>
         let pointers = (x87.fop, x87.fip, x87.fdp);
         let result = x87::run_thunk(cpu, thunk, scratch);
         (cpu.x87.fop, cpu.x87.fip, cpu.x87.fdp) = pointers;
+        let raised = result.is_err_and(|fault| fault.is(Vector::XM));
+        if raised
+            && cpu.policy.is_amd()
+            && !(thunk.unit == Unit::Sse && thunk.memory != MemoryUse::None)
+        {
+            // AMD enters MMX state before it looks at the operands; not where none of them is an
+            // MMX register (CVTPI2PS from memory).
+            x87::enter_mmx(cpu);
+        }
         return result;
     }
     thunk.run(cpu, scratch).map_err(|fault| exception(cpu, fault))

@@ -123,7 +123,7 @@ pub(crate) fn has_bad_size(cpu: &Cpu, code: Descriptor) -> bool {
 }
 
 /// The hidden part of CS for `code` at privilege level `cpl`, after the check of the new
-/// instruction pointer, whose upper half is dropped outside 64-bit mode.
+/// instruction pointer, whose upper half counts against the limit too.
 ///
 /// # Errors
 /// #GP(0) when `offset` is not canonical (64-bit code) or outside the limit.
@@ -141,7 +141,6 @@ pub(crate) fn enter_code(
         }
         return Ok((segment, offset));
     }
-    let offset = offset & 0xFFFF_FFFF;
     if offset > u64::from(segment.limit) {
         return Err(Fault::GP0);
     }

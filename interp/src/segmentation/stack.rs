@@ -1,7 +1,7 @@
 //! A stack that is written to before the CPU switches to it.
 
 use super::error_code;
-use crate::access::is_canonical;
+use crate::access::{self, is_canonical};
 use softmmu::{Mmu, Width};
 use x86::regs::gpr;
 use x86::{Cpu, Fault, Segment};
@@ -78,6 +78,9 @@ impl NewStack {
             }
             self.segment.base.wrapping_add(offset) & 0xFFFF_FFFF
         };
+        if self.cpl == 3 {
+            access::check_alignment(cpu, address, size)?;
+        }
         mmu.store_as(self.cpl, address, value)?;
         self.pointer = pointer;
         Ok(())

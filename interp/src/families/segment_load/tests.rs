@@ -157,12 +157,14 @@ fn far_pointer_loads() {
     assert_eq!((f.cpu.gpr[gpr::RAX], f.selector(SegReg::ES)), (0x1234_5678, DATA3));
     f.put::<u16>(0x6004, FREE);
     f.faults(&[0x0F, 0xB4, 0x03], Fault::gp(FREE)); // lfs eax, [ebx]
-    // 64-bit offset.
+    // 64-bit offset, which AMD processors do not have.
     let mut f = Fixture::long(0);
+    let amd = f.cpu.policy.is_amd();
     f.cpu.gpr[gpr::RBX] = 0x6000;
     f.put::<u64>(0x6000, 0x1234_5678_9ABC_DEF0);
-    f.put::<u16>(0x6008, DATA0);
+    f.put::<u16>(if amd { 0x6004 } else { 0x6008 }, DATA0);
     f.exec(&[0x48, 0x0F, 0xB2, 0x03]).unwrap(); // lss rax, [rbx]
-    assert_eq!(f.cpu.gpr[gpr::RAX], 0x1234_5678_9ABC_DEF0);
+    let offset = if amd { 0x9ABC_DEF0 } else { 0x1234_5678_9ABC_DEF0 };
+    assert_eq!(f.cpu.gpr[gpr::RAX], offset);
     assert_eq!(f.cpu.rflags & flags::IF, 0);
 }

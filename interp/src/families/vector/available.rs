@@ -2,7 +2,7 @@
 //! section 2.4).
 
 use super::super::x87;
-use native::{Thunk, Unit};
+use native::{MemoryUse, Thunk, Unit};
 use softmmu::Mmu;
 use x86::control::{cr0, cr4, xcr0};
 use x86::cpuid::Feature;
@@ -15,7 +15,13 @@ pub(crate) fn check(cpu: &mut Cpu, mmu: &mut Mmu, thunk: &Thunk) -> Result<(), F
         return Err(Fault::UD);
     }
     unit(cpu, thunk.unit)?;
-    if thunk.uses_x87 { x87::check_pending(cpu, mmu) } else { Ok(()) }
+    // CVTPI2PS from memory uses no MMX register, and AMD processors do not report a pending error
+    // there.
+    let memory_only = thunk.unit == Unit::Sse && thunk.memory != MemoryUse::None;
+    if thunk.uses_x87 && !(memory_only && cpu.policy.is_amd()) {
+        x87::check_pending(cpu, mmu)?;
+    }
+    Ok(())
 }
 
 /// Checks the conditions of an instruction without a thunk, which needs `feature`.

@@ -3,7 +3,6 @@
 
 use super::available::check_unit;
 use super::maskmov::{bytes_of, sign_mask, words_of};
-use super::memory;
 use crate::access::{self, Intent};
 use crate::flow::{Flow, Handler};
 use decoder::{Code, Insn, Mnemonic, OpKind};
@@ -80,7 +79,12 @@ fn gather(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
         let element = i * size..(i + 1) * size;
         if wanted >> i & 1 != 0 {
             let loaded = element_address(cpu, insn, &index, index_size, i, size, Intent::Read)
-                .and_then(|address| memory::read(cpu, mmu, address, &mut result[element.clone()]));
+                .and_then(|address| {
+                    // Alignment is never checked.
+                    mmu.read_bytes(address, &mut result[element.clone()])?;
+                    access::data_breakpoint(cpu, address, size as u32, Intent::Read);
+                    Ok(())
+                });
             if let Err(e) = loaded {
                 fault = Some(e);
                 break;

@@ -2,7 +2,6 @@
 //! does not fault.
 
 use super::available::check_unit;
-use super::memory;
 use crate::access::{self, Intent};
 use crate::flow::{Flow, Handler};
 use decoder::{Insn, Mnemonic, OpKind};
@@ -44,7 +43,7 @@ pub(super) fn element_address(
     access::linear(cpu, insn.mem.seg, offset, size as u32, intent)
 }
 
-/// Reads the elements whose bit in `mask` is set; the others read as zero.
+/// Alignment is never checked, by #AC either. Reads the elements whose bit in `mask` is set; the others read as zero.
 pub(super) fn load_elements(
     cpu: &mut Cpu,
     mmu: &mut Mmu,
@@ -56,7 +55,8 @@ pub(super) fn load_elements(
     for (i, element) in bytes.chunks_exact_mut(size).enumerate() {
         if mask >> i & 1 != 0 {
             let address = element_address(cpu, insn, i * size, size, Intent::Read)?;
-            memory::read(cpu, mmu, address, element)?;
+            mmu.read_bytes(address, element)?;
+            access::data_breakpoint(cpu, address, size as u32, Intent::Read);
         }
     }
     Ok(bytes)
@@ -75,7 +75,8 @@ pub(super) fn store_elements(
     for (i, element) in bytes.chunks_exact(size).enumerate() {
         if mask >> i & 1 != 0 {
             let address = element_address(cpu, insn, i * size, size, Intent::Write)?;
-            memory::write(cpu, mmu, address, element)?;
+            mmu.write_bytes(address, element)?;
+            access::data_breakpoint(cpu, address, size as u32, Intent::Write);
         }
     }
     Ok(())
@@ -182,6 +183,10 @@ pub(super) fn maskmovq(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow
         bytes
     };
     let (data, mask) = (register(1), register(2));
+    if cpu.policy.is_amd() {
+        // AMD enters MMX state even where the store faults.
+        super::x87::enter_mmx(cpu);
+    }
     store_elements(cpu, mmu, insn, 1, sign_mask(&mask, 8, 1), &data)?;
     super::x87::enter_mmx(cpu);
     Ok(Flow::Next)

@@ -83,12 +83,14 @@ pub(crate) fn write(cpu: &mut Cpu, mmu: &mut Mmu, address: u64, bytes: &[u8]) ->
     Ok(())
 }
 
-/// #AC for scalars. Of larger operands only those whose alignment #GP enforces are checked at all.
+/// #AC by the operand's natural alignment, at most 16. For vectors it is left to the processor
+/// whether there is one (SDM vol. 2, MOVUPS); AMD's check them.
 #[inline(always)]
-fn check_alignment(cpu: &Cpu, address: u64, size: u32) -> Result<(), Fault> {
+pub(crate) fn check_alignment(cpu: &Cpu, address: u64, size: u32) -> Result<(), Fault> {
     match size {
         2 | 4 | 8 => access::check_alignment(cpu, address, size),
         10 => access::check_alignment(cpu, address, 8),
+        16 | 32 | 64 => access::check_alignment(cpu, address, 16),
         _ => Ok(()),
     }
 }

@@ -98,6 +98,10 @@ pub(crate) fn emms(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault
     let (mmx, unit) = (x86::cpuid::Feature::Mmx, native::Unit::Mmx);
     super::available::check_unit(cpu, mmx, unit)?;
     check_pending(cpu, mmu)?;
+    if cpu.policy.is_amd() {
+        // Like every MMX instruction there, it makes TOP zero (AMD APM vol. 5, EMMS).
+        set_top(&mut cpu.x87, 0);
+    }
     cpu.x87.ftw = 0;
     Ok(Flow::Next)
 }

@@ -33,6 +33,11 @@ impl Format {
         if self.wide { LONG } else { SHORT }
     }
 
+    /// #AC by the size of the fields.
+    fn check_alignment(&self, cpu: &Cpu, address: u64) -> Result<(), Fault> {
+        access::check_alignment(cpu, address, if self.wide { 4 } else { 2 })
+    }
+
     /// Field `i` (0 is the control word).
     fn field(&self, bytes: &[u8], i: usize) -> u32 {
         let size = if self.wide { 4 } else { 2 };
@@ -104,7 +109,7 @@ fn save_environment(cpu: &Cpu, format: &Format, bytes: &mut [u8]) {
     }
 }
 
-fn load_environment(x87: &mut X87, format: &Format, bytes: &[u8]) {
+fn load_environment(x87: &mut X87, long: bool, format: &Format, bytes: &[u8]) {
     let field = |i| format.field(bytes, i);
     let fsw = field(1) as u16;
     set_top(x87, (fsw >> 11) as u8 & 7);
@@ -115,8 +120,10 @@ fn load_environment(x87: &mut X87, format: &Format, bytes: &[u8]) {
         // In the 16-bit format the opcode is not saved.
         let opcode = if format.wide { (field(4) >> 16) as u16 & 0x7FF } else { 0 };
         x87.fop = opcode;
-        x87.fip = u64::from(field(3)) | u64::from(field(4) as u16) << 32;
-        x87.fdp = u64::from(field(5)) | u64::from(field(6) as u16) << 32;
+        // 64-bit mode keeps 64-bit offsets and no selectors.
+        let selector = |i| if long { 0 } else { u64::from(field(i) as u16) << 32 };
+        x87.fip = u64::from(field(3)) | selector(4);
+        x87.fdp = u64::from(field(5)) | selector(6);
     } else {
         let high = if format.wide { 0xFFFF } else { 0xF };
         x87.fop = field(4) as u16 & 0x7FF;
@@ -133,6 +140,7 @@ pub(super) fn fnstenv(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow,
     let mut bytes = [0; LONG];
     save_environment(cpu, &format, &mut bytes);
     let address = access::mem_linear(cpu, insn, format.len() as u32, Intent::Write)?;
+    format.check_alignment(cpu, address)?;
     memory::write(cpu, mmu, address, &bytes[..format.len()])?;
     cpu.x87.fcw |= EXCEPTIONS;
     update_error(&mut cpu.x87);
@@ -146,8 +154,10 @@ pub(super) fn fldenv(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, 
     let format = Format::of(cpu, insn);
     let mut bytes = [0; LONG];
     let address = access::mem_linear(cpu, insn, format.len() as u32, Intent::Read)?;
+    format.check_alignment(cpu, address)?;
     memory::read(cpu, mmu, address, &mut bytes[..format.len()])?;
-    load_environment(&mut cpu.x87, &format, &bytes);
+    let long = cpu.is_long();
+    load_environment(&mut cpu.x87, long, &format, &bytes);
     Ok(Flow::Next)
 }
 
@@ -163,6 +173,7 @@ pub(super) fn fnsave(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, 
     }
     let len = format.len() + REGISTERS;
     let address = access::mem_linear(cpu, insn, len as u32, Intent::Write)?;
+    format.check_alignment(cpu, address)?;
     memory::write(cpu, mmu, address, &bytes[..len])?;
     initialize(&mut cpu.x87);
     Ok(Flow::Next)
@@ -176,8 +187,10 @@ pub(super) fn frstor(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, 
     let len = format.len() + REGISTERS;
     let mut bytes = [0; LONG + REGISTERS];
     let address = access::mem_linear(cpu, insn, len as u32, Intent::Read)?;
+    format.check_alignment(cpu, address)?;
     memory::read(cpu, mmu, address, &mut bytes[..len])?;
-    load_environment(&mut cpu.x87, &format, &bytes);
+    let long = cpu.is_long();
+    load_environment(&mut cpu.x87, long, &format, &bytes);
     for (st, slot) in cpu.x87.st.iter_mut().zip(bytes[format.len()..len].chunks_exact(10)) {
         st[..10].copy_from_slice(slot);
         st[10..].fill(0);

@@ -41,12 +41,20 @@ pub(super) fn save_x87(cpu: &Cpu, wide_pointers: bool) -> ([u8; 24], &[[u8; 16];
 
 /// Loads the x87 state from an area.
 pub(super) fn load_x87(cpu: &mut Cpu, area: &[u8], wide_pointers: bool) {
+    let (long, amd) = (cpu.is_long(), cpu.policy.is_amd());
     let half = |at: usize| u16::from_le_bytes([area[at], area[at + 1]]);
     let pointer = |at: usize| {
         let mut word = [0; 8];
         word.copy_from_slice(&area[at..at + 8]);
         let p = u64::from_le_bytes(word);
-        if wide_pointers { p } else { p & 0xFFFF_FFFF_FFFF }
+        match (wide_pointers, long) {
+            // AMD keeps 48 bits and extends the sign.
+            (true, _) if amd => ((p << 16) as i64 >> 16) as u64,
+            (true, _) => p,
+            // 64-bit mode keeps offsets only.
+            (false, true) => p & 0xFFFF_FFFF,
+            (false, false) => p & 0xFFFF_FFFF_FFFF,
+        }
     };
     let x87 = &mut cpu.x87;
     (x87.fsw, x87.ftw, x87.fop) = (half(2), area[4], half(6) & 0x7FF);
