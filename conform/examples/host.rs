@@ -14,6 +14,7 @@ fn main() {
             "--bits" => options.bits = number() as u32,
             "--case" => options.case = Some(number()),
             "--threads" => options.threads = number() as usize,
+            "--keep" => options.keep = number() as usize,
             "--form" => options.form = args.next(),
             "--table" => table = true,
             _ => options.filter = Some(arg),

@@ -2,7 +2,7 @@
 //! it again.
 
 use super::compare::{Difference, GPR_NAMES};
-use super::generate::offset_of;
+use super::generate::{base_of, offset_of};
 use super::state::{Case, State, legacy};
 use iced_x86::{Formatter, Instruction, InstructionInfoFactory, IntelFormatter, Register};
 use std::fmt::Write;
@@ -79,7 +79,7 @@ fn describe_state(case: &Case, text: &mut String) {
 
 fn describe_memory(case: &Case, insn: &Instruction, text: &mut String) {
     let mut factory = InstructionInfoFactory::new();
-    for used in factory.info(insn).used_memory() {
+    for used in factory.info(insn).used_memory().iter().take(4) {
         let value = |r: Register, _, _| Some(register(case, r));
         let Some(address) = used.virtual_address(0, value) else { continue };
         let _ = write!(text, "\n  memory {:?} at {address:#x}:", used.access());
@@ -94,14 +94,19 @@ fn describe_memory(case: &Case, insn: &Instruction, text: &mut String) {
     }
 }
 
+/// Linear address of the explicit memory operand.
+pub(super) fn operand_address(case: &Case, insn: &Instruction) -> Option<u64> {
+    let operand = (0..insn.op_count()).find(|&i| insn.op_kind(i) == iced_x86::OpKind::Memory)?;
+    insn.virtual_address(operand, 0, |r, _, _| Some(register(case, r)))
+}
+
 fn register(case: &Case, r: Register) -> u64 {
     let state = &case.state;
-    let window = super::layout::WINDOW;
     match r {
         Register::FS => state.fs_base,
         Register::GS => state.gs_base,
-        _ if r.is_segment_register() && case.bits == 16 => window,
-        _ if r.is_segment_register() => 0,
+        _ if r.is_segment_register() && case.bits == 64 => 0,
+        _ if r.is_segment_register() => base_of(state.selectors[r.number() % 6]),
         _ if r.is_gpr() => {
             let full = state.gpr[r.full_register().number() & 15];
             match r.size() {

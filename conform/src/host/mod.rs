@@ -85,11 +85,27 @@ pub enum HostError {
     Guest(#[from] GuestError),
 }
 
-/// Runs the suite.
+/// Makes the engine under test, one for each thread. Its segments are those of
+/// [`segments::GDT`] and [`segments::LDT`].
+pub type MakeSubject<'a> = dyn Fn() -> Result<Box<dyn Subject>, GuestError> + Sync + 'a;
+
+/// Runs the suite with the interpreter.
 ///
 /// # Errors
 /// [`HostError`], when nothing could be run. Differences, crashes and hangs are results.
 pub fn run(options: &Options, progress: &Progress) -> Result<Summary, HostError> {
+    run_with(options, progress, &|| Ok(Box::new(Interpreter::new(&LDT)?)))
+}
+
+/// Runs the suite with an engine.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    options: &Options,
+    progress: &Progress,
+    make: &MakeSubject<'_>,
+) -> Result<Summary, HostError> {
     if ![16, 32, 64].contains(&options.bits) {
         return Err(HostError::Bits(options.bits));
     }
@@ -110,7 +126,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Summary, HostError>
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(forms.len()));
     let work = || -> Result<(), HostError> {
-        let mut bench = Bench::new()?;
+        let mut bench = Bench { sandbox: Sandbox::new(&LDT)?, subject: make()? };
         while let Some(&(code, reason)) = forms.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = match reason {
                 Some(reason) => FormResult::not_generated(code, reason),
@@ -163,11 +179,6 @@ pub(crate) enum Verdict {
 }
 
 impl Bench {
-    fn new() -> Result<Bench, HostError> {
-        let sandbox = Sandbox::new(&LDT)?;
-        Ok(Bench { sandbox, subject: Box::new(Interpreter::new(&LDT)?) })
-    }
-
     fn form(
         &mut self,
         code: Code,

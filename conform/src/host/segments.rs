@@ -14,7 +14,8 @@ pub const CODE16: u16 = 0x07;
 pub const DATA16: u16 = 0x0F;
 
 /// The first sixteen entries of Linux's GDT on x86-64 (arch/x86/kernel/cpu/common.c). The TSS and
-/// LDT descriptors (8 to 11), which user code can only see refused, are left out.
+/// LDT descriptors (8 to 11), which user code can only see refused, and what threads put into 12 to
+/// 14, are left out.
 pub const GDT: [u64; 16] = [
     0,
     0x00CF_9B00_0000_FFFF,
@@ -31,7 +32,8 @@ pub const GDT: [u64; 16] = [
     0,
     0,
     0,
-    0,
+    // The processor's number is in the limit, which nothing here looks at.
+    0x0040_F500_0000_0000,
 ];
 
 /// What modify_ldt(2) needs to know of an entry.

@@ -1,7 +1,7 @@
 //! What a case starts from and what comes out of it.
 
 use super::layout::{CODE_ROOM, MEMORY};
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
+use iced_x86::{Code, Decoder, Instruction};
 
 /// Registers of a user-mode program. `repr(C)`, since two processes share it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +145,7 @@ impl Case {
 
 /// Decodes as the engines do.
 pub fn decode(bits: u32, bytes: &[u8], rip: u64) -> Instruction {
-    Decoder::with_ip(bits, bytes, rip, DecoderOptions::FORCE_RESERVED_NOP).decode()
+    Decoder::with_ip(bits, bytes, rip, decoder::options()).decode()
 }
 
 /// How a case ended.

@@ -6,9 +6,7 @@ use crate::host::layout::{CODE, CODE_SIZE, PAGE, WINDOW};
 use crate::host::random::Random;
 use crate::host::segments::{CODE32, CODE64, DATA, TRIED};
 use crate::host::state::legacy;
-use iced_x86::{
-    ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register,
-};
+use iced_x86::{ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use x86::regs::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
 /// Start of page `n` of the window.
@@ -104,6 +102,7 @@ impl Draft {
     fn aim_explicit(&mut self, insn: &Instruction) -> Option<u64> {
         (0..insn.op_count()).find(|&i| insn.op_kind(i) == OpKind::Memory)?;
         let size = match insn.memory_size().size() {
+            0 if insn.is_save_restore_instruction() => 1024,
             0 => 64,
             size => size as u64,
         };
@@ -185,7 +184,7 @@ impl Draft {
             self.case.bits,
             &bytes[..self.case.len],
             self.case.state.rip,
-            DecoderOptions::FORCE_RESERVED_NOP,
+            decoder::options(),
         );
         let insn = decoder.decode();
         let offsets: ConstantOffsets = decoder.get_constant_offsets(&insn);
@@ -322,7 +321,7 @@ impl Draft {
             self.case.state.gpr[RBP] = match self.random.below(3) {
                 0 if self.case.bits != 64 => frame & 0xFFFF_FFFF,
                 0 => frame,
-                _ => self.case.state.gpr[RSP] + 8 * self.random.below(16),
+                _ => self.case.state.gpr[RSP].wrapping_add(8 * self.random.below(16)),
             };
         }
     }
@@ -371,11 +370,15 @@ impl Draft {
     }
 
     fn code_selector(&mut self) -> u16 {
-        match self.random.below(10) {
+        let selector = match self.random.below(10) {
             0..=4 => CODE64,
             5 | 6 => CODE32,
             _ => self.random.pick(&TRIED),
-        }
+        };
+        // Linux does not bring a 64-bit program with a stack segment of the LDT to its signal
+        // handler.
+        let odd_stack = self.case.state.selectors[2] & 4 != 0;
+        if odd_stack && selector & !3 == CODE64 & !3 { CODE32 } else { selector }
     }
 
     fn selector(&mut self) -> u64 {

@@ -1,6 +1,7 @@
 //! Which forms of which instructions are generated, and why the others are not.
 
-use iced_x86::{Code, EncodingKind, Mnemonic};
+use crate::host::compare::is_amd;
+use iced_x86::{Code, EncodingKind, Mnemonic, OpCodeInfo};
 
 /// Every form that the code size has, with the reason where it is not generated.
 pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
@@ -11,15 +12,31 @@ pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
                 && info.is_available_in_mode(bits)
                 && info.encoding() != EncodingKind::MVEX
                 && info.decoder_option() == 0
+                && has_vendor(info, bits)
         })
         .map(|code| (code, reason(code)))
         .collect()
+}
+
+/// Whether the host's vendor decodes the form.
+fn has_vendor(info: &OpCodeInfo, bits: u32) -> bool {
+    match (is_amd(), bits) {
+        (true, 16) => info.amd_decoder16(),
+        (true, 32) => info.amd_decoder32(),
+        (true, _) => info.amd_decoder64(),
+        (false, 16) => info.intel_decoder16(),
+        (false, 32) => info.intel_decoder32(),
+        (false, _) => info.intel_decoder64(),
+    }
 }
 
 /// Why a form is not generated.
 pub fn reason(code: Code) -> Option<&'static str> {
     if code.op_code().fwait() {
         return Some("two instructions: FWAIT and the form that does not wait");
+    }
+    if code == Code::Movsxd_r16_rm16 {
+        return Some("reserved: processors differ in how much of the source they read");
     }
     EXCLUDED.iter().find(|(_, all)| all.contains(&code.mnemonic())).map(|(reason, _)| *reason)
 }
@@ -48,6 +65,20 @@ pub const EXCLUDED: &[(&str, &[Mnemonic])] = &[
     (
         "the host's kernel answers under CR4.UMIP",
         &[Mnemonic::Sgdt, Mnemonic::Sidt, Mnemonic::Sldt, Mnemonic::Str, Mnemonic::Smsw],
+    ),
+    (
+        "under a hypervisor its exception is the hypervisor's, which intercepts it",
+        &[
+            Mnemonic::Int1,
+            Mnemonic::Vmrun,
+            Mnemonic::Vmload,
+            Mnemonic::Vmsave,
+            Mnemonic::Stgi,
+            Mnemonic::Clgi,
+            Mnemonic::Skinit,
+            Mnemonic::Pvalidate,
+            Mnemonic::Invlpga,
+        ],
     ),
     (
         "waits for the outside",

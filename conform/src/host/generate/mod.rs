@@ -144,7 +144,10 @@ impl Draft {
 
     fn set_flags(&mut self) {
         use x86::flags::{AC, ARITHMETIC, DF, FIXED_ONE, ID, IF, NT, TF};
-        let next = self.instruction().flow_control() == iced_x86::FlowControl::Next;
+        let insn = self.instruction();
+        let next = insn.flow_control() == iced_x86::FlowControl::Next;
+        // A gather may trap in its middle.
+        let few = if insn.is_vsib() { 0 } else { 6 };
         let random = &mut self.random;
         let mut rflags = FIXED_ONE | IF | random.next() & ARITHMETIC;
         let mut set = |percent, flag| {
@@ -157,7 +160,7 @@ impl Draft {
         set(10, ID);
         set(4, NT);
         // Branches end in the single-step trap at their target.
-        set(if next { 6 } else { 100 }, TF);
+        set(if next { few } else { 100 }, TF);
         self.case.state.rflags = rflags;
     }
 
@@ -182,7 +185,8 @@ impl Draft {
     }
 }
 
-fn base_of(selector: u16) -> u64 {
+/// The base that a selector's descriptor gives.
+pub(super) fn base_of(selector: u16) -> u64 {
     if selector & 4 == 0 {
         return 0;
     }
