@@ -209,13 +209,15 @@ fn narrow(options: &Options, coarse: Report, slices: u64) -> Result<Report, Mach
     pair.first.run_to(&steps);
     pair.second.run_to(&steps);
     let mut report = coarse;
-    for _ in 0..SLICE.div_ceil(FINE_SLICE) {
-        if let Some(fine) = pair.step(FINE_SLICE) {
-            report = fine;
+    for fine in 0..SLICE.div_ceil(FINE_SLICE) {
+        if let Some(narrowed) = pair.step(FINE_SLICE) {
+            report = narrowed;
+            steps.extend(std::iter::repeat_n(FINE_SLICE, fine as usize));
             break;
         }
-        steps.push(FINE_SLICE);
     }
+    // Where smaller steps hide the difference (short slices are interpreted more), the report
+    // stays with the whole slice.
     drop(pair);
     let mut side = Side::new(options, EngineKind::Interp, Box::new(std::io::sink()))?;
     side.run_to(&steps);
