@@ -132,6 +132,32 @@ impl Insn {
         self.op.iter().any(|o| o.kind == OpKind::Mem)
     }
 
+    /// How many places in memory the instruction reads or writes, as the TLB sees it: operands and
+    /// the stack. Strings count for one iteration, tables of descriptors not at all.
+    pub fn memory_accesses(&self) -> u8 {
+        let operands = self.op.iter().filter(|o| match o.kind {
+            OpKind::Mem => self.mem.size != 0,
+            OpKind::StringSource | OpKind::StringDest => true,
+            _ => false,
+        });
+        let stack = matches!(
+            self.mnemonic(),
+            Mnemonic::Push
+                | Mnemonic::Pop
+                | Mnemonic::Call
+                | Mnemonic::Ret
+                | Mnemonic::Leave
+                | Mnemonic::Enter
+                | Mnemonic::Pushf
+                | Mnemonic::Pushfd
+                | Mnemonic::Pushfq
+                | Mnemonic::Popf
+                | Mnemonic::Popfd
+                | Mnemonic::Popfq
+        );
+        operands.count() as u8 + u8::from(stack)
+    }
+
     fn from_iced(raw: &Instruction, window: &[u8], bits: u32) -> Insn {
         let mut bytes = [0; MAX_LENGTH];
         bytes[..window.len()].copy_from_slice(window);

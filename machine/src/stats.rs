@@ -28,6 +28,8 @@ pub struct Stats {
     pub single_steps: u64,
     /// Memory accesses that missed the first-level TLB.
     pub tlb_misses: u64,
+    /// Memory accesses of interpreted blocks; those of translated code are not counted.
+    pub accesses: u64,
     /// Page walks.
     pub page_walks: u64,
     /// Accesses to device memory.
@@ -52,6 +54,7 @@ impl Stats {
             s.blocks_decoded += engine.blocks_decoded;
             s.blocks_invalidated += engine.blocks_invalidated;
             s.single_steps += engine.single_steps;
+            s.accesses += v.mmu.stats.accesses;
             s.tlb_misses += v.mmu.stats.tlb_misses;
             s.page_walks += v.mmu.stats.walks;
             s.mmio += v.mmu.stats.mmio;
@@ -98,6 +101,7 @@ impl fmt::Display for Stats {
         row("blocks decoded", self.blocks_decoded.to_string())?;
         row("blocks invalidated", self.blocks_invalidated.to_string())?;
         row("single steps", self.single_steps.to_string())?;
+        row("TLB hits, interpreted", self.accesses.saturating_sub(self.tlb_misses).to_string())?;
         row("TLB misses", self.tlb_misses.to_string())?;
         row("page walks", self.page_walks.to_string())?;
         row("device memory accesses", self.mmio.to_string())?;

@@ -28,6 +28,8 @@ pub enum MmuError {
 /// Counters for `--stats`.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct MmuStats {
+    /// Accesses of interpreted blocks, counted by the engine: the MMU does not count hits.
+    pub accesses: u64,
     /// Accesses that missed the first-level TLB, those it never holds included.
     pub tlb_misses: u64,
     /// Misses that the second-level TLB answered.

@@ -84,3 +84,17 @@ fn operand_sizes() {
         assert_eq!(decode(bytes, bits).unwrap().op_size, size, "{bytes:x?} {bits}");
     }
 }
+
+#[test]
+fn memory_accesses() {
+    for (bytes, count) in [
+        (&[0x01, 0xC8][..], 0),       // add eax, ecx
+        (&[0x01, 0x08][..], 1),       // add [rax], ecx
+        (&[0x48, 0x8D, 0x00][..], 0), // lea rax, [rax]
+        (&[0xFF, 0x30][..], 2),       // push [rax]
+        (&[0xA4][..], 2),             // movsb
+        (&[0xC3][..], 1),             // ret
+    ] {
+        assert_eq!(decode(bytes, 64).unwrap().memory_accesses(), count, "{bytes:x?}");
+    }
+}

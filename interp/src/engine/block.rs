@@ -15,6 +15,8 @@ const MAX_OPS: usize = 64;
 pub struct Op {
     /// Executes it.
     pub exec: Handler,
+    /// Memory accesses of the block up to and with this instruction, for the statistics.
+    pub accesses: u16,
     /// What it is.
     pub insn: Insn,
 }
@@ -23,7 +25,7 @@ impl Op {
     fn new(mut insn: Insn) -> Op {
         // Handlers of vector and x87 instructions are selected by what the host makes of them.
         insn.handle = native::prepare(&insn);
-        Op { exec: table::handler(&insn), insn }
+        Op { exec: table::handler(&insn), accesses: insn.memory_accesses().into(), insn }
     }
 }
 
@@ -61,7 +63,7 @@ fn faulting(exec: Handler, bits: u32) -> Op {
         Err(_) => unreachable!("UD2 decodes in every mode"),
     };
     insn.len = 1;
-    Op { exec, insn }
+    Op { exec, accesses: 0, insn }
 }
 
 /// Decodes the instruction at `linear`, fetching over a page boundary where needed.
@@ -101,7 +103,8 @@ pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<B
             Err(DecodeError::Invalid) => faulting(undefined, bits),
             Err(DecodeError::TooLong) => faulting(general_protection, bits),
         };
-        ops.push(op);
+        let before = ops.last().map_or(0, |last: &Op| last.accesses);
+        ops.push(Op { accesses: op.accesses + before, ..op });
         offset += usize::from(op.insn.len);
         if ends_block(&op.insn) {
             break;

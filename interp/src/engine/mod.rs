@@ -335,5 +335,8 @@ fn run_ops(cpu: &mut Cpu, mmu: &mut Mmu, block: &Block) -> End {
         }
     }
     cpu.instructions += done;
+    if let Some(last) = block.ops.get((done as usize).wrapping_sub(1)) {
+        mmu.stats.accesses += u64::from(last.accesses);
+    }
     end
 }
