@@ -77,6 +77,18 @@ pub(crate) struct MachineArgs {
         value_parser = parse_size
     )]
     pub(crate) memory: u64,
+    /// Number of virtual CPUs
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(machine::MAX_CPUS))
+    )]
+    pub(crate) cpus: u32,
+    /// The processor: host, with features taken away or its vendor changed, such as
+    /// host,-x2apic,vendor=GenuineIntel
+    #[arg(long, value_name = "MODEL", default_value = "host")]
+    pub(crate) cpu: machine::Model,
     /// What executes guest code
     #[arg(long, value_enum, default_value_t = Engine::Interp)]
     pub(crate) engine: Engine,

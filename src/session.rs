@@ -27,6 +27,8 @@ impl Session<'_> {
         let reason = loop {
             let machine = Machine::new(Config {
                 memory: self.machine.memory,
+                cpus: self.machine.cpus,
+                cpu: self.machine.cpu.clone(),
                 engine,
                 kernel: self.kernel.clone(),
                 serial_output: console.line(),

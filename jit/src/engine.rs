@@ -148,7 +148,9 @@ impl Engine {
                     mmu.sync_code_pages();
                     continue;
                 }
-                if request & ExitRequest::KICK != 0 {
+                if request & ExitRequest::KICK != 0
+                    || request & ExitRequest::NMI != 0 && cpu.nmi_open()
+                {
                     return Exit::Request;
                 }
                 // Blocks end at their entry while the bit is set.

@@ -2,6 +2,10 @@
 
 use std::io::Write;
 use std::time::Duration;
+use x86::cpuid::Model;
+
+/// The most virtual CPUs in a machine.
+pub const MAX_CPUS: u32 = 64;
 
 /// Which engine executes guest code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +34,10 @@ pub struct Kernel {
 pub struct Config {
     /// Bytes of RAM, a multiple of 4096.
     pub memory: u64,
+    /// Number of virtual CPUs, 1 to [`MAX_CPUS`].
+    pub cpus: u32,
+    /// What kind they are.
+    pub cpu: Model,
     /// Which engine.
     pub engine: EngineKind,
     /// What to boot.

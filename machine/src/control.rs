@@ -53,6 +53,13 @@ impl Control {
         }
     }
 
+    /// Makes every vCPU forget cached translations before its next instruction.
+    pub(crate) fn flush_translations(&self) {
+        for vcpu in self.vcpus.get().into_iter().flatten() {
+            vcpu.request_flush();
+        }
+    }
+
     /// Whether [`Control::stop`] was called.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)

@@ -59,9 +59,11 @@ impl Interrupts {
         Box::new(IsaLine { interrupts: self.clone(), irq })
     }
 
-    /// Sets the level of ISA line `irq`, 0 to 15.
+    /// Sets the level of line `irq`: 0 to 15 are ISA's, those above reach the I/O APIC only.
     pub fn set_irq(&self, irq: u8, level: bool) {
-        lock(&self.pic).set_irq(irq, level);
+        if irq < 16 {
+            lock(&self.pic).set_irq(irq, level);
+        }
         let pin = board::ioapic_pin(irq);
         let message = lock(&self.io_apic).set_pin(pin, level);
         if let Some(message) = message {

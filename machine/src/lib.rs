@@ -14,8 +14,9 @@ pub mod stats;
 mod timers;
 pub mod vcpu;
 
-pub use config::{Config, EngineKind, Kernel};
+pub use config::{Config, EngineKind, Kernel, MAX_CPUS};
 pub use control::{Control, StopReason};
 pub use devices::legacy::serial::Serial;
 pub use machine::{Machine, MachineError, Outcome};
 pub use stats::Stats;
+pub use x86::cpuid::Model;

@@ -15,6 +15,7 @@ use std::io::Write;
 use std::sync::Arc;
 use x86::Cpu;
 use x86::compare::{Difference, differences};
+use x86::cpuid::Model;
 
 /// Instructions between two comparisons of registers.
 const SLICE: u64 = 1000;
@@ -84,6 +85,8 @@ impl Side {
         let clock = Arc::new(ManualClock::new(EPOCH_NS));
         let config = Config {
             memory: options.memory,
+            cpus: 1,
+            cpu: Model::default(),
             engine,
             kernel: options.kernel.clone(),
             serial_output: output,

@@ -2,14 +2,15 @@
 
 use crate::board::{self, irq, port};
 use crate::boot::{self, ImageError, MemoryMap, Module, Protocol, RegionKind, Request};
-use crate::config::Config;
+use crate::config::{Config, MAX_CPUS};
 use crate::control::{A20Gate, Control, StopReason};
 use crate::interrupts::{Interrupts, IoApicWindow};
 use crate::stats::Stats;
 use crate::timers::{TimerHandle, Timers};
-use crate::vcpu::{ApicTimer, Fabric, KvmClock, Runner, Vcpu, VcpuBus, VcpuShared};
+use crate::vcpu::{ApicTimer, Fabric, KvmClock, Runner, SpinHint, Vcpu, VcpuBus, VcpuShared};
 use devices::acpi::{self, AcpiError, BoardInfo, FirmwareTables};
 use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE, LocalApic, LocalApicConfig};
+use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT, FwCfg};
 use devices::legacy::acpi_pm::{self, AcpiPmDevice};
 use devices::legacy::debug::{self, DebugExit, PostCode};
 use devices::legacy::i8042::{self, I8042Device};
@@ -18,14 +19,15 @@ use devices::legacy::pit8254::{self, PitDevice};
 use devices::legacy::reset::{self, ResetControlDevice};
 use devices::legacy::rtc::{self, MemorySizes, RtcDevice};
 use devices::legacy::serial::Serial;
+use devices::legacy::test_device::{self, TestDevice, TestMemory};
 use devices::{BusDevice, BusError, Clock, HostClock, TimerClient};
 use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, RamError, RamRange};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
-use x86::Cpu;
-use x86::cpuid::{Feature, Policy};
+use x86::cpuid::{Feature, ModelError, Policy};
+use x86::{Activity, Cpu};
 
 /// Why a machine could not be built.
 #[derive(Debug, Error)]
@@ -59,6 +61,12 @@ pub enum MachineError {
     /// A size of RAM that cannot be.
     #[error("{0} bytes of guest memory: give a multiple of 4 KiB from 1 MiB to 512 GiB")]
     MemorySize(u64),
+    /// A number of virtual CPUs that cannot be.
+    #[error("{0} virtual CPUs: give 1 to {MAX_CPUS}")]
+    CpuCount(u32),
+    /// A processor that cannot be.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// Writing the firmware tables.
     #[error("firmware tables do not fit {0} bytes of guest memory")]
     NoRoom(u64),
@@ -187,6 +195,22 @@ impl Builder {
         io.insert_ports(debug::DEBUG_EXIT_PORTS, Arc::new(Mutex::new(exit)))?;
         Ok(())
     }
+
+    /// What the guests of kvm-unit-tests, which are Multiboot kernels, expect beyond that.
+    fn test_device(&self, fabric: &Fabric) -> Result<(), BusError> {
+        let interrupts = fabric.interrupts.clone();
+        let control = self.control.clone();
+        let device = TestDevice::new(test_device::Outputs {
+            line: Box::new(move |line, level| interrupts.set_irq(line, level)),
+            flush: Box::new(move |_| control.flush_translations()),
+        });
+        fabric.io.insert_ports(test_device::PORTS, Arc::new(Mutex::new(device)))?;
+        fabric.mmio.insert(
+            test_device::MEMORY_BASE,
+            test_device::MEMORY_SIZE,
+            Arc::new(Mutex::new(TestMemory::default())),
+        )
+    }
 }
 
 fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
@@ -216,7 +240,8 @@ impl Machine {
     /// # Errors
     /// [`MachineError`]: what could not be had, or what is wrong with the kernel.
     pub fn new(config: Config) -> Result<Machine, MachineError> {
-        Machine::build(config, Policy::host(1), Arc::new(HostClock::new()))
+        let policy = config.cpu.policy(config.cpus)?;
+        Machine::build(config, policy, Arc::new(HostClock::new()))
     }
 
     /// Builds a machine in which nothing depends on the host: time is `clock`'s, and there is no
@@ -228,7 +253,7 @@ impl Machine {
         config: Config,
         clock: Arc<dyn Clock>,
     ) -> Result<Machine, MachineError> {
-        let mut policy = Policy::host(1);
+        let mut policy = config.cpu.policy(config.cpus)?;
         policy.remove(Feature::Rdrand);
         policy.remove(Feature::Rdseed);
         let engine = config.engine;
@@ -251,6 +276,9 @@ impl Machine {
             || !config.memory.is_multiple_of(4096)
         {
             return Err(MachineError::MemorySize(config.memory));
+        }
+        if !(1..=MAX_CPUS).contains(&config.cpus) {
+            return Err(MachineError::CpuCount(config.cpus));
         }
         let policy = Arc::new(policy);
         let ram = Arc::new(GuestRam::new(&RamRange::pc(config.memory, board::MMIO_START))?);
@@ -276,6 +304,15 @@ impl Machine {
         let below_4g = config.memory.min(board::MMIO_START);
         let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };
         builder.devices(&fabric, sizes)?;
+        let fw_cfg = FwCfg::new(config.memory, config.cpus as u16);
+        fabric.io.insert(
+            u64::from(FW_CFG_PORT),
+            u64::from(FW_CFG_PORT_COUNT),
+            Arc::new(Mutex::new(fw_cfg)),
+        )?;
+        if matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot)) {
+            builder.test_device(&fabric)?;
+        }
 
         let serial = Serial::new(interrupts.line(irq::COM1), config.serial_output);
         let serial = Arc::new(Mutex::new(serial));
@@ -290,11 +327,15 @@ impl Machine {
                 vcpu: vcpu.clone(),
                 kvm_clock: Mutex::new(KvmClock::new(epoch_ns)),
                 ram: ram.clone(),
+                spin: SpinHint::new(config.cpus),
             };
             let mmu = Mmu::new(ram.clone(), Arc::new(bus))?;
             let mut cpu = LowBox::new(Cpu::new())?;
             cpu.policy = policy.clone();
             cpu.apic_id = vcpu.index as u32;
+            if vcpu.index != 0 {
+                cpu.activity = Activity::WaitForSipi;
+            }
             vcpus.push(Vcpu::new(
                 cpu,
                 mmu,
@@ -432,21 +473,25 @@ impl Machine {
                 let timers = timers.clone();
                 spawn("timers", Box::new(move || timers.run()))?
             };
-            let mut helpers = Vec::new();
             let watchdog = timeout.map(|limit| Watchdog::start(control.clone(), limit));
+            let mut started = Ok(());
             if let Some((boot, others)) = self.vcpus.split_first_mut() {
                 for vcpu in others {
-                    helpers.push(scope.spawn(move || vcpu.run()));
+                    let name = format!("vcpu{}", vcpu.index());
+                    let thread = std::thread::Builder::new().name(name);
+                    if let Err(error) = thread.spawn_scoped(scope, move || vcpu.run()) {
+                        // The threads started so far end, and the scope waits for them.
+                        control.stop(StopReason::Quit);
+                        started = Err(MachineError::Thread(error));
+                        break;
+                    }
                 }
                 boot.run();
-            }
-            for helper in helpers {
-                let _ = helper.join();
             }
             drop(watchdog);
             timers.stop();
             let _ = timer_thread.join();
-            Ok::<(), MachineError>(())
+            started
         })?;
         let reason = control.reason().unwrap_or(StopReason::Quit);
         let stats = Stats::collect(&self.vcpus, &self.ram, start.elapsed());

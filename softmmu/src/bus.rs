@@ -35,6 +35,8 @@ pub trait PhysBus: Send + Sync {
     fn set_task_priority(&self, value: u8);
     /// The platform's time-stamp counter, before the guest's own offset.
     fn host_tsc(&self) -> u64;
+    /// The guest executed PAUSE: it probably spins.
+    fn pause(&self) {}
     /// The guest moved its time-stamp counter: it is now [`PhysBus::host_tsc`] plus `offset`.
     fn tsc_offset_changed(&self, offset: u64) {
         let _ = offset;

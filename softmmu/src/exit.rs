@@ -10,12 +10,15 @@ use crate::low::{LowBox, LowError};
 pub struct ExitRequest(LowBox<AtomicU32>);
 
 impl ExitRequest {
-    /// An interrupt may be deliverable: the interrupt line, NMI, INIT or SIPI changed.
+    /// An interrupt may be deliverable: the interrupt line changed.
     pub const INTERRUPT: u32 = 1 << 0;
     /// The machine wants the vCPU's thread for something else (stop, reset, snapshot).
     pub const KICK: u32 = 1 << 1;
     /// Another vCPU or a device changed which pages hold code: `Mmu::sync_code_pages`.
     pub const CODE: u32 = 1 << 2;
+
+    /// A non-maskable interrupt waits until the CPU does not block it.
+    pub const NMI: u32 = 1 << 3;
 
     /// A word without requests.
     pub fn new() -> Result<ExitRequest, LowError> {

@@ -17,6 +17,7 @@ const LINUX_TIMEOUT: Duration = Duration::from_secs(300);
 pub struct Guest {
     kernel: Kernel,
     memory: u64,
+    cpus: u32,
     timeout: Duration,
 }
 
@@ -35,7 +36,7 @@ impl Guest {
     /// A kernel image, with 64 MiB of memory. `name` is for messages.
     pub fn kernel(name: &str, image: Vec<u8>) -> Guest {
         let kernel = Kernel { image, name: name.into(), ..Kernel::default() };
-        Guest { kernel, memory: 64 << 20, timeout: TIMEOUT }
+        Guest { kernel, memory: 64 << 20, cpus: 1, timeout: TIMEOUT }
     }
 
     /// Ringshift's own guest.
@@ -73,7 +74,7 @@ impl Guest {
             initrd: Some(initrd),
             command_line: "console=ttyS0 panic=-1".into(),
         };
-        Some(Guest { kernel, memory: 256 << 20, timeout: LINUX_TIMEOUT })
+        Some(Guest { kernel, memory: 256 << 20, cpus: 1, timeout: LINUX_TIMEOUT })
     }
 
     /// With this much memory, in bytes.
@@ -94,6 +95,12 @@ impl Guest {
         self
     }
 
+    /// On this many virtual CPUs instead of one.
+    pub fn cpus(mut self, cpus: u32) -> Guest {
+        self.cpus = cpus;
+        self
+    }
+
     /// Stopped after this time.
     pub fn timeout(mut self, timeout: Duration) -> Guest {
         self.timeout = timeout;
@@ -108,6 +115,8 @@ impl Guest {
         let output = Arc::new(Captured::default());
         let machine = Machine::new(Config {
             memory: self.memory,
+            cpus: self.cpus,
+            cpu: Default::default(),
             engine: EngineKind::Interp,
             kernel: self.kernel,
             serial_output: Box::new(Tap(output.clone())),

@@ -369,6 +369,13 @@ impl Cpu {
     pub fn interrupts_open(&self) -> bool {
         self.rflags & flags::IF != 0 && self.shadow == Shadow::None
     }
+
+    /// Whether a non-maskable interrupt would be taken now (SDM vol. 3A, sections 6.7.1 and 6.8.3).
+    /// Processors may block it behind STI too, and software relies on that for STI HLT.
+    #[inline(always)]
+    pub fn nmi_open(&self) -> bool {
+        !self.nmi_blocked && self.shadow == Shadow::None
+    }
 }
 
 #[cfg(test)]

@@ -11,5 +11,6 @@ pub mod pit8254;
 pub mod reset;
 pub mod rtc;
 pub mod serial;
+pub mod test_device;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@ use x86::{Cpu, Fault, Mode};
 
 /// The most instructions in a block.
 const MAX_OPS: usize = 64;
+/// Bytes in a page.
+const PAGE: u64 = 0x1000;
 
 /// A decoded instruction with its handler.
 #[derive(Clone, Copy)]
@@ -81,24 +83,49 @@ pub(crate) fn decode_one(mmu: &mut Mmu, linear: u64, bits: u32) -> Result<Op, Fa
     }
 }
 
-/// Decodes the block at `linear`, whose physical address is `gpa`.
+/// Decodes the block at `linear`, whose physical address is `gpa`, and marks its bytes as code, so
+/// that whoever writes them is noticed.
+///
+/// Writes by other vCPUs and devices before the mark go unnoticed, so the bytes are read again
+/// behind it. Should they have changed, the rest of the page is marked before the next attempt,
+/// which then cannot miss a write.
 ///
 /// # Errors
 /// The fault of fetching the first instruction.
 pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<Block, Fault> {
-    let room = 0x1000 - (gpa & 0xFFF) as usize;
-    let mut page = [0; 0x1000];
-    let page = &mut page[..room];
-    mmu.phys_read(gpa, page);
+    let room = PAGE - (gpa & (PAGE - 1));
+    let (mut before, mut after) = ([0; PAGE as usize], [0; PAGE as usize]);
+    let before = &mut before[..room as usize];
+    mmu.mark_code_range(gpa, 1);
+    mmu.wait_for_code_sync();
+    mmu.phys_read(gpa, before);
+    let Some(block) = decode_in_page(before, gpa, bits) else {
+        return decode_crossing(mmu, linear, gpa, bits);
+    };
+    mmu.mark_code_range(gpa, u64::from(block.len));
+    let len = usize::from(block.len);
+    mmu.phys_read(gpa, &mut after[..len]);
+    if before[..len] == after[..len] {
+        return Ok(block);
+    }
+    mmu.mark_code_range(gpa, room);
+    mmu.phys_read(gpa, before);
+    match decode_in_page(before, gpa, bits) {
+        Some(block) => Ok(block),
+        None => decode_crossing(mmu, linear, gpa, bits),
+    }
+}
+
+/// Decodes the block at `gpa`, where `page` are the bytes up to the end of its page. `None` where
+/// its first instruction goes on in the next page.
+fn decode_in_page(page: &[u8], gpa: u64, bits: u32) -> Option<Block> {
     let mut ops = Vec::with_capacity(16);
     let mut offset = 0;
-    while ops.len() < MAX_OPS && offset < room {
-        let window = &page[offset..(offset + MAX_LENGTH).min(room)];
+    while ops.len() < MAX_OPS && offset < page.len() {
+        let window = &page[offset..(offset + MAX_LENGTH).min(page.len())];
         let op = match decode(window, bits) {
             Ok(insn) => Op::new(insn),
-            Err(DecodeError::NeedMore) if ops.is_empty() => {
-                return decode_crossing(mmu, linear, gpa, bits);
-            }
+            Err(DecodeError::NeedMore) if ops.is_empty() => return None,
             Err(DecodeError::NeedMore) => break,
             Err(DecodeError::Invalid) => faulting(undefined, bits),
             Err(DecodeError::TooLong) => faulting(general_protection, bits),
@@ -110,14 +137,18 @@ pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<B
             break;
         }
     }
-    Ok(Block { gpa, bits, len: offset as u16, second_page: None, ops: ops.into() })
+    Some(Block { gpa, bits, len: offset as u16, second_page: None, ops: ops.into() })
 }
 
 fn decode_crossing(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<Block, Fault> {
+    let second = mmu.fetch_translate((linear & !(PAGE - 1)).wrapping_add(PAGE))?;
+    let first = PAGE - (gpa & (PAGE - 1));
+    mmu.mark_code_range(gpa, first);
+    mmu.mark_code_range(second.gpa, MAX_LENGTH as u64 - 1);
+    mmu.wait_for_code_sync();
     let op = decode_one(mmu, linear, bits)?;
-    let second = mmu.fetch_translate((linear & !0xFFF).wrapping_add(0x1000))?;
     // Bytes that are no instruction may become one by a write to either page.
-    let crosses = (gpa & 0xFFF) + u64::from(op.insn.len) > 0x1000;
+    let crosses = (gpa & (PAGE - 1)) + u64::from(op.insn.len) > PAGE;
     let len = if crosses { u16::from(op.insn.len) } else { MAX_LENGTH as u16 };
     Ok(Block { gpa, bits, len, second_page: Some(second.gpa), ops: Box::new([op]) })
 }

@@ -79,18 +79,12 @@ impl BlockCache {
         if self.by_address.len() >= MAX_BLOCKS {
             self.clear();
         }
-        mmu.mark_code_range(gpa, u64::from(block.len));
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
         for page in pages(&block) {
             self.by_page.entry(page).or_default().push(index);
-        }
-        if block.second_page.is_some() {
-            let first = 0x1000 - (gpa & 0xFFF);
-            let second = block.second_page.unwrap_or(0);
-            mmu.mark_code_range(second, u64::from(block.len) - first);
         }
         self.by_address.insert((gpa, bits), index);
         self.front[front_slot(gpa)] = Front { gpa, bits, index };

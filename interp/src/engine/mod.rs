@@ -81,22 +81,13 @@ impl Engine {
         // A guest can fault for ever without retiring an instruction.
         let mut faults = 0;
         loop {
-            let request = mmu.exit_request.load();
-            if request != 0 {
-                if request & ExitRequest::CODE != 0 {
-                    mmu.exit_request.clear(ExitRequest::CODE);
-                    mmu.sync_code_pages();
-                    // Before the next block, which may be one of those that a device wrote.
-                    if mmu.code_dirty {
-                        self.drop_code(&mmu.take_code_writes());
-                        page = PageMemo::NONE;
-                    }
-                }
-                if request & ExitRequest::KICK != 0
-                    || request & ExitRequest::INTERRUPT != 0 && cpu.interrupts_open()
-                {
-                    return Exit::Request;
-                }
+            if mmu.exit_request.load() != 0 && leave_requested(cpu, mmu) {
+                return Exit::Request;
+            }
+            // Other vCPUs' stores to code come with the requests, own ones with the last block.
+            if mmu.code_dirty {
+                self.drop_code(&mmu.take_code_writes());
+                page = PageMemo::NONE;
             }
             if cpu.instructions >= end || faults > limit {
                 return Exit::Limit;
@@ -107,10 +98,6 @@ impl Engine {
             } else {
                 self.next_block(cpu, mmu, &mut page, end - cpu.instructions)
             };
-            if mmu.code_dirty {
-                self.drop_code(&mmu.take_code_writes());
-                page = PageMemo::NONE;
-            }
             match result {
                 End::Branch => {}
                 End::Sync => page = PageMemo::NONE,
@@ -253,6 +240,20 @@ impl Engine {
         }
         end
     }
+}
+
+/// Answers requests: reads the mail about code, and says whether guest code must be left because
+/// the vCPU's thread is wanted, or an interrupt or NMI can be taken now. `Mmu::code_dirty` may be
+/// set afterwards.
+#[cold]
+pub fn leave_requested(cpu: &Cpu, mmu: &mut Mmu) -> bool {
+    let request = mmu.exit_request.load();
+    if request & ExitRequest::CODE != 0 {
+        mmu.sync_code_pages();
+    }
+    request & ExitRequest::KICK != 0
+        || request & ExitRequest::INTERRUPT != 0 && cpu.interrupts_open()
+        || request & ExitRequest::NMI != 0 && cpu.nmi_open()
 }
 
 /// Whether the instruction decided about single-stepping anew and left TF clear, so that its own

@@ -22,6 +22,11 @@ fn prefetch_group(cpu: &mut Cpu, _: &mut Mmu, insn: &Insn) -> Answer {
     if cpu.policy.is_amd() && !insn.has_mem() { Err(Fault::UD) } else { Ok(Flow::Next) }
 }
 
+fn pause(_: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Answer {
+    mmu.bus.pause();
+    Ok(Flow::Next)
+}
+
 /// LFENCE, SFENCE, MFENCE: guest accesses are host accesses in program order, so only the store
 /// buffer is left to order.
 fn memory_fence(_: &mut Cpu, _: &mut Mmu, _: &Insn) -> Answer {
@@ -60,7 +65,7 @@ pub(crate) const FAMILY: &[Line] = &[
     }),
     (Mnemonic::Endbr32, |_| nop),
     (Mnemonic::Endbr64, |_| nop),
-    (Mnemonic::Pause, |_| nop),
+    (Mnemonic::Pause, |_| pause),
     (Mnemonic::Prefetch, |_| nop),
     (Mnemonic::Prefetchw, |_| nop),
     (Mnemonic::Prefetchwt1, |_| nop),

@@ -305,6 +305,13 @@ const MSRS: &[Msr] = &[
     Msr { number: PATCH_LOADER, read: write_only, write: amd_ignore },
 ];
 
+/// PerfEvtSel0 to 3 and PerfCtr0 to 3, which every AMD processor has, without a CPUID bit (APM
+/// vol. 2, section 13.2.2). No events are counted: as under KVM without a virtual PMU, they read as
+/// zero and ignore writes.
+fn is_amd_counter(cpu: &Cpu, number: u32) -> bool {
+    cpu.policy.is_amd() && matches!(number, 0xC001_0000..=0xC001_0007)
+}
+
 /// Index into `mtrr_fixed` for a fixed-range MTRR.
 fn fixed_mtrr(number: u32) -> Option<usize> {
     match number {
@@ -335,6 +342,9 @@ pub fn read(cpu: &Cpu, mmu: &mut Mmu, number: u32) -> Result<u64, Fault> {
     if let Some(n) = variable_mtrr(number) {
         return Ok(cpu.mtrr_variable[n]);
     }
+    if is_amd_counter(cpu, number) {
+        return Ok(0);
+    }
     match mmu.bus.read_msr(number) {
         MsrResult::Ok(value) => Ok(value),
         MsrResult::Unknown | MsrResult::Fault => Err(Fault::GP0),
@@ -364,6 +374,9 @@ pub fn write(cpu: &mut Cpu, mmu: &mut Mmu, number: u32, value: u64) -> Result<()
             return Err(Fault::GP0);
         }
         cpu.mtrr_variable[n] = value;
+        return Ok(());
+    }
+    if is_amd_counter(cpu, number) {
         return Ok(());
     }
     match mmu.bus.write_msr(number, value) {

@@ -180,7 +180,8 @@ fn cpuid(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
     cpu.gpr[gpr::RBX] = u64::from(r.ebx);
     cpu.gpr[gpr::RCX] = u64::from(r.ecx);
     cpu.gpr[gpr::RDX] = u64::from(r.edx);
-    Ok(Flow::Next)
+    // It serialises: code that another processor wrote before is seen behind it.
+    Ok(Flow::Sync)
 }
 
 /// KVM's answers to a hypercall (Linux Documentation/virt/kvm/x86/hypercalls.rst).

@@ -2,6 +2,7 @@
 
 use super::kvmclock::KvmClock;
 use super::shared::VcpuShared;
+use super::spin::SpinHint;
 use crate::interrupts::Interrupts;
 use devices::apic::{Effect, LOCAL_APIC_SIZE};
 use devices::{Bus, lock};
@@ -25,6 +26,7 @@ pub(crate) struct VcpuBus {
     pub(crate) vcpu: Arc<VcpuShared>,
     pub(crate) kvm_clock: Mutex<KvmClock>,
     pub(crate) ram: Arc<GuestRam>,
+    pub(crate) spin: SpinHint,
 }
 
 impl VcpuBus {
@@ -139,6 +141,10 @@ impl PhysBus for VcpuBus {
     fn host_tsc(&self) -> u64 {
         // The platform's TSC counts machine nanoseconds.
         self.vcpu.platform_tsc()
+    }
+
+    fn pause(&self) {
+        self.spin.pause();
     }
 
     fn tsc_offset_changed(&self, offset: u64) {

@@ -5,6 +5,7 @@ mod entry;
 mod kvmclock;
 mod runner;
 mod shared;
+mod spin;
 
 pub use bus::Fabric;
 pub(crate) use bus::VcpuBus;
@@ -12,6 +13,7 @@ pub(crate) use kvmclock::KvmClock;
 pub use runner::Runner;
 pub(crate) use shared::ApicTimer;
 pub use shared::{TSC_HZ, VcpuShared};
+pub(crate) use spin::SpinHint;
 
 use crate::control::{A20Gate, Control, StopReason};
 use devices::lock;
@@ -74,14 +76,29 @@ impl Vcpu {
         vcpu
     }
 
+    /// Position in the machine, 0 is the boot processor.
+    pub fn index(&self) -> usize {
+        self.shared.index
+    }
+
     /// Runs until the machine stops.
+    ///
+    /// No lock is held while guest code runs or the thread sleeps. Who stops the machine sets
+    /// `Control`'s flag first and then kicks every vCPU, which looks at the flag after each kick.
     pub fn run(&mut self) {
+        self.run_until_stopped();
+        // Nobody waits for this vCPU's mail any more.
+        self.mmu.park();
+    }
+
+    fn run_until_stopped(&mut self) {
         while !self.control.is_stopping() {
             // Cleared before the looks below, so that what comes after them is seen next time.
-            self.mmu.exit_request.clear(ExitRequest::INTERRUPT | ExitRequest::KICK);
+            let looked_at = ExitRequest::INTERRUPT | ExitRequest::KICK | ExitRequest::NMI;
+            self.mmu.exit_request.clear(looked_at);
             self.mmu.set_a20(self.a20.is_open());
             self.handle_events();
-            if let Err(triple) = self.take_interrupt() {
+            if let Err(triple) = self.take_nmi().and_then(|()| self.take_interrupt()) {
                 self.triple_fault(&triple);
                 return;
             }
@@ -89,9 +106,9 @@ impl Vcpu {
                 Activity::Running => self.execute(),
                 Activity::Halted | Activity::WaitForSipi => {
                     self.exits.halts += 1;
-                    self.shared.sleep();
+                    self.sleep();
                 }
-                Activity::Shutdown => self.shared.sleep(),
+                Activity::Shutdown => self.sleep(),
             }
         }
     }
@@ -125,6 +142,13 @@ impl Vcpu {
         }
     }
 
+    /// Sleeps until an event. Meanwhile nobody waits until this vCPU has seen a change of code.
+    fn sleep(&mut self) {
+        self.mmu.park();
+        self.shared.sleep();
+        self.mmu.unpark();
+    }
+
     fn execute(&mut self) {
         match self.engine.run(&mut self.cpu, &mut self.mmu, SLICE) {
             Exit::Limit => self.exits.slices += 1,
@@ -146,26 +170,41 @@ impl Vcpu {
             self.init_reset();
         }
         if events & event::STARTUP != 0 && self.cpu.activity == Activity::WaitForSipi {
-            self.start_up(events as u8);
+            self.start_up(self.shared.start_up_vector());
         }
-        if events & event::NMI != 0 {
-            if self.cpu.nmi_blocked {
-                // Held until IRET unblocks; the next look finds it again.
-                self.shared.post_nmi_later();
-            } else if self.cpu.activity != Activity::WaitForSipi {
-                self.exits.nmis += 1;
-                self.cpu.activity = Activity::Running;
-                if let Err(triple) = events::nmi(&mut self.cpu, &mut self.mmu) {
-                    self.triple_fault(&triple);
-                }
-            }
+        if events & event::FLUSH != 0 {
+            self.mmu.flush_all();
         }
+    }
+
+    /// Delivers a non-maskable interrupt if one is pending and the CPU takes it now. Otherwise
+    /// leaves the request bit set, so that the engine stops when it can be taken.
+    fn take_nmi(&mut self) -> Result<(), Box<TripleFault>> {
+        let takes = matches!(self.cpu.activity, Activity::Running | Activity::Halted);
+        if !takes || !self.shared.nmi_pending() {
+            return Ok(());
+        }
+        if self.cpu.nmi_open() {
+            self.shared.take_nmi();
+            self.exits.nmis += 1;
+            self.cpu.activity = Activity::Running;
+            self.cpu.shadow = Shadow::None;
+            events::nmi(&mut self.cpu, &mut self.mmu)?;
+        }
+        if self.cpu.nmi_blocked {
+            self.shared.latch_nmi();
+        }
+        if self.shared.nmi_pending() {
+            self.mmu.exit_request.set(ExitRequest::NMI);
+        }
+        Ok(())
     }
 
     /// INIT (SDM vol. 3A, section 9.1 and table 9-1): as RESET, but caches, MSRs, x87 and vector
     /// state stay. Application processors then wait for a start-up IPI.
     fn init_reset(&mut self) {
         lock(&self.shared.apic).init_reset();
+        self.shared.drop_nmis();
         let fresh =
             Cpu { policy: self.cpu.policy.clone(), apic_id: self.cpu.apic_id, ..Cpu::new() };
         let old = std::mem::replace(&mut *self.cpu, fresh);

@@ -3,18 +3,22 @@
 use devices::apic::{Deadline, LocalApic, Now, Reception};
 use devices::{Clock, Timer, TimerClient, lock};
 use softmmu::ExitRequest;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 /// Events that are not interrupts, bits of [`VcpuShared::take_events`].
 pub(crate) mod event {
-    /// A non-maskable interrupt.
-    pub(crate) const NMI: u32 = 1 << 8;
     /// INIT.
-    pub(crate) const INIT: u32 = 1 << 9;
-    /// A start-up IPI; its vector is in bits 0 to 7.
-    pub(crate) const STARTUP: u32 = 1 << 10;
+    pub(crate) const INIT: u32 = 1 << 0;
+    /// A start-up IPI; see [`super::VcpuShared::start_up_vector`].
+    pub(crate) const STARTUP: u32 = 1 << 1;
+    /// Cached translations are to be dropped.
+    pub(crate) const FLUSH: u32 = 1 << 2;
 }
+
+/// How many non-maskable interrupts wait at most: one that is about to be taken, and one more
+/// latched meanwhile (SDM vol. 3A, section 6.7.1; the same in KVM).
+const MAX_NMIS: u32 = 2;
 
 /// Frequency of the platform's time-stamp counter: it counts machine nanoseconds, so that guest
 /// time, the paravirtual clock and snapshots need no calibration.
@@ -29,6 +33,9 @@ pub struct VcpuShared {
     clock: Arc<dyn Clock>,
     timer: Box<dyn Timer>,
     events: AtomicU32,
+    /// Non-maskable interrupts that wait, at most [`MAX_NMIS`].
+    nmis: AtomicU32,
+    start_up_vector: AtomicU8,
     /// Guest TSC minus platform TSC, as the vCPU last set it.
     tsc_offset: AtomicU64,
     exit_request: OnceLock<Arc<ExitRequest>>,
@@ -51,6 +58,8 @@ impl VcpuShared {
             clock,
             timer,
             events: AtomicU32::new(0),
+            nmis: AtomicU32::new(0),
+            start_up_vector: AtomicU8::new(0),
             tsc_offset: AtomicU64::new(0),
             exit_request: OnceLock::new(),
             undisturbed: AtomicBool::new(false),
@@ -92,9 +101,16 @@ impl VcpuShared {
         match reception {
             Reception::Dropped | Reception::Smi => {}
             Reception::Interrupt | Reception::ExtInt => self.notify(ExitRequest::INTERRUPT),
-            Reception::Nmi => self.post(event::NMI),
+            Reception::Nmi => {
+                let more = |n| (n < MAX_NMIS).then_some(n + 1);
+                let _ = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+                self.kick();
+            }
             Reception::Init => self.post(event::INIT),
-            Reception::StartUp(vector) => self.post(event::STARTUP | u32::from(vector)),
+            Reception::StartUp(vector) => {
+                self.start_up_vector.store(vector, Ordering::SeqCst);
+                self.post(event::STARTUP);
+            }
         }
     }
 
@@ -103,9 +119,35 @@ impl VcpuShared {
         self.kick();
     }
 
-    /// Puts an NMI back that the CPU blocks for now, without waking it.
-    pub(crate) fn post_nmi_later(&self) {
-        self.events.fetch_or(event::NMI, Ordering::SeqCst);
+    /// Asks the vCPU to drop cached translations.
+    pub(crate) fn request_flush(&self) {
+        self.post(event::FLUSH);
+    }
+
+    /// The vector of the last start-up IPI.
+    pub(crate) fn start_up_vector(&self) -> u8 {
+        self.start_up_vector.load(Ordering::SeqCst)
+    }
+
+    /// Whether a non-maskable interrupt waits.
+    pub(crate) fn nmi_pending(&self) -> bool {
+        self.nmis.load(Ordering::SeqCst) != 0
+    }
+
+    /// Takes one of the non-maskable interrupts that wait.
+    pub(crate) fn take_nmi(&self) {
+        let less = |n: u32| n.checked_sub(1);
+        let _ = self.nmis.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+    }
+
+    /// The CPU blocks non-maskable interrupts: of those that wait, only one is latched.
+    pub(crate) fn latch_nmi(&self) {
+        self.nmis.fetch_min(1, Ordering::SeqCst);
+    }
+
+    /// INIT drops what waits.
+    pub(crate) fn drop_nmis(&self) {
+        self.nmis.store(0, Ordering::SeqCst);
     }
 
     /// Takes the events that have come since the last call.

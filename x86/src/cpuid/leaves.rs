@@ -71,6 +71,12 @@ impl Host {
         if self.max_extended >= 0x8000_0008 { host(0x8000_0008, 0).eax as u8 } else { 36 }
     }
 
+    /// Replaces the vendor's name, given in the order EBX, EDX, ECX.
+    pub(super) fn set_vendor(&mut self, name: &[u8; 12]) {
+        let word = |i: usize| u32::from_le_bytes([name[i], name[i + 1], name[i + 2], name[i + 3]]);
+        (self.vendor.ebx, self.vendor.edx, self.vendor.ecx) = (word(0), word(4), word(8));
+    }
+
     pub(super) fn is_amd(&self) -> bool {
         let name = [self.vendor.ebx, self.vendor.edx, self.vendor.ecx].map(u32::to_le_bytes);
         matches!(&name.concat()[..], b"AuthenticAMD" | b"HygonGenuine")

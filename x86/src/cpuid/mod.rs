@@ -3,9 +3,11 @@
 
 mod features;
 mod leaves;
+mod model;
 
 pub use features::{FEATURES, Feature, Line, Register, Rule};
 pub use leaves::{CpuidResult, XSAVE_COMPONENTS};
+pub use model::{Model, ModelError, Vendor};
 
 use crate::Cpu;
 use crate::control::{cr4, xcr0};
@@ -63,6 +65,11 @@ impl Policy {
                 self.remove(line.feature);
             }
         }
+    }
+
+    /// Makes the guest see a processor of `vendor`.
+    pub fn set_vendor(&mut self, vendor: Vendor) {
+        self.host.set_vendor(vendor.name());
     }
 
     /// Whether the guest sees an AMD (or Hygon) processor: the vendors differ in corners such as
