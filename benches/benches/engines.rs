@@ -1,0 +1,45 @@
+//! Both engines on small loops: what dispatch and each kind of instruction cost. The throughput
+//! is in guest instructions.
+
+#![allow(missing_docs)]
+
+use benches::{Guest, Runner, programs, settings};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use interp::Exit;
+
+const ROUNDS: u64 = 1000;
+
+fn loops(c: &mut Criterion) {
+    for (engine, runner) in
+        [("interp", Runner::interp as fn() -> Runner), ("jit", Runner::jit as fn() -> Runner)]
+    {
+        let mut group = c.benchmark_group(engine);
+        for program in programs() {
+            let mut guest = Guest::new(runner());
+            guest.load(&program.code);
+            group.throughput(Throughput::Elements(guest.complete(ROUNDS)));
+            group.bench_function(program.name, |b| b.iter(|| guest.complete(ROUNDS)));
+        }
+    }
+}
+
+/// Into the engine and out again after one instruction, and after one block.
+fn entries(c: &mut Criterion) {
+    let programs = programs();
+    let mut group = c.benchmark_group("engine entry");
+    for (name, runner) in [("interp", Runner::interp()), ("jit", Runner::jit())] {
+        let mut guest = Guest::new(runner);
+        guest.load(&programs[0].code);
+        guest.complete(ROUNDS);
+        guest.rewind(u64::MAX);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let exit = guest.run(8);
+                assert!(matches!(exit, Exit::Limit), "{exit:?}");
+            });
+        });
+    }
+}
+
+criterion_group! { name = benches; config = settings(); targets = loops, entries }
+criterion_main!(benches);
