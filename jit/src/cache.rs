@@ -59,6 +59,7 @@ pub(crate) struct Link {
     site: u64,
     trampoline: u64,
     pub(crate) target: u64,
+    key: Key,
     saved: bool,
     pub(crate) from: u32,
     to: Option<u32>,
@@ -123,6 +124,7 @@ impl BlockCache {
                 site: base + link.site as u64,
                 trampoline: base + link.trampoline as u64,
                 target: link.target,
+                key: link.key,
                 saved: link.saved,
                 from: index,
                 to: None,
@@ -149,7 +151,7 @@ impl BlockCache {
     pub(crate) fn link(&mut self, arena: &mut Arena, link: u32, to: u32, global: bool) -> bool {
         let exit = &mut self.links[link as usize];
         let (from, target) = (&self.blocks[exit.from as usize], &self.blocks[to as usize]);
-        let same_place = exit.target == target.place.rip && from.place.key == target.place.key;
+        let same_place = exit.target == target.place.rip && exit.key == target.place.key;
         if exit.to.is_some() || !from.alive || !target.alive || !same_place {
             return false;
         }

@@ -51,7 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { cache_size: 64 << 20, threshold: 30, helpers_only: false, precise_flags: false }
+        Config { cache_size: 32 << 20, threshold: 30, helpers_only: false, precise_flags: false }
     }
 }
 
@@ -67,8 +67,6 @@ pub struct Engine {
     cache: BlockCache,
     indirect: IndirectCache,
     sites: Vec<Site>,
-    /// The key of the code that ran last.
-    key: Key,
     heat: Box<[u8]>,
     counts: Counts,
     stats: Stats,
@@ -106,7 +104,6 @@ impl Engine {
             cache: BlockCache::default(),
             indirect: IndirectCache::default(),
             sites: Vec::new(),
-            key: Key::default(),
             heat: vec![0; HEAT].into(),
             counts: Counts::default(),
             stats: Stats::default(),
@@ -222,6 +219,7 @@ impl Engine {
             vector_loaded: field(offset_of!(Runtime, vector_loaded)),
             x87_loaded: field(offset_of!(Runtime, x87_loaded)),
             temporary: field(offset_of!(Runtime, temporary)),
+            indirect: field(offset_of!(Runtime, indirect)),
             return_site: field(offset_of!(Runtime, return_site)),
             interrupt_waits: field(offset_of!(Runtime, interrupt_waits)),
             stack_base: self.low.stack_base(),
@@ -266,10 +264,10 @@ impl Engine {
             let global = mmu.fetch_is_global(rip);
             self.stats.links += u64::from(self.cache.link(&mut self.arena, link, index, global));
         }
-        if key != self.key {
-            self.key = key;
+        let table = self.indirect.address(key).ok()? as u64;
+        if table != self.low.get().indirect {
+            self.low.get().indirect = table;
             self.reset_returns();
-            self.low.get().indirect = self.indirect.address(key).ok()? as u64;
         }
         let code = self.cache.blocks[index as usize].saved;
         if indirect {
@@ -318,12 +316,19 @@ impl Engine {
             return None;
         }
         let indirect = self.indirect.address(place.key).ok()?;
+        let behind = match decoded.ops[..count].last().map(|op| op.insn.mnemonic()) {
+            Some(Mnemonic::Stac) => place.key.with_access_override(true),
+            Some(Mnemonic::Clac) => place.key.with_access_override(false),
+            _ => None,
+        };
+        let indirect_behind = self.indirect.address(behind.unwrap_or(place.key)).ok()?;
         let stubs = self.stubs?;
         let base = self.arena.next();
         let environment = Environment {
             addresses: &self.addresses,
             stubs: &stubs,
             indirect,
+            indirect_behind,
             sites: &mut self.sites,
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
@@ -402,7 +407,7 @@ impl Engine {
                 load_flags(cpu, saved);
                 cpu.rip = argument;
                 *next = Next::Indirect;
-                if self.key.is_long() && !is_canonical(cpu, argument) {
+                if cpu.is_long() && !is_canonical(cpu, argument) {
                     return self.fault_return(cpu, mmu);
                 }
             }
@@ -456,11 +461,11 @@ fn heat_index(gpa: u64) -> usize {
 }
 
 /// How many of the instructions belong into one translated block: a branch backwards, which
-/// probably closes a loop, ends it.
+/// probably closes a loop, ends it, and so does a change of SMAP's suspension.
 fn loop_end(decoded: &DecodedBlock) -> usize {
-    let backwards = decoded
-        .ops
-        .iter()
-        .position(|op| op.insn.op[0].kind == decoder::OpKind::Near && (op.insn.imm as i64) < 0);
-    backwards.map_or(decoded.ops.len(), |i| i + 1)
+    let ends = |op: &Op| {
+        let backwards = op.insn.op[0].kind == decoder::OpKind::Near && (op.insn.imm as i64) < 0;
+        backwards || matches!(op.insn.mnemonic(), Mnemonic::Stac | Mnemonic::Clac)
+    };
+    decoded.ops.iter().position(ends).map_or(decoded.ops.len(), |i| i + 1)
 }

@@ -16,8 +16,10 @@ pub(crate) struct Site {
     pub(crate) next: u64,
     /// Instructions of the block from this one to the end, this one included.
     pub(crate) rest: u32,
-    /// The block's key, where the instruction may change the part that no [`Flow`] reports.
-    pub(crate) key: Option<Key>,
+    /// The key that the code behind the call was emitted for.
+    pub(crate) key: Key,
+    /// The instruction may change parts of the key that take long to compare.
+    pub(crate) changes_key: bool,
     /// A memory access that missed, not an instruction without emission of its own.
     pub(crate) slow: bool,
 }
@@ -76,7 +78,8 @@ pub(crate) unsafe extern "sysv64" fn execute(site: u32, runtime: *mut Runtime) -
             Ok(Flow::Next) => {
                 let stay = !mmu.code_dirty
                     && !needs_single_step(cpu)
-                    && site.key.is_none_or(|key| Key::of(cpu, mmu) == Some(key));
+                    && site.key.has_mode_of(cpu, mmu)
+                    && (!site.changes_key || Key::of(cpu, mmu) == Some(site.key));
                 if !stay {
                     return leave(Leave::Resync, 0, 1);
                 }

@@ -74,6 +74,27 @@ impl Key {
             _ => Rights::Supervisor,
         }
     }
+    /// Whether mode and rights are those of the CPU's state.
+    #[inline(always)]
+    pub(crate) fn has_mode_of(self, cpu: &Cpu, mmu: &Mmu) -> bool {
+        cpu.key == self.mode() && mmu.rights() == self.rights()
+    }
+
+    /// The key behind STAC (`on`) or CLAC, where that is another one.
+    pub(crate) fn with_access_override(self, on: bool) -> Option<Key> {
+        let rights = if on { Rights::Supervisor } else { Rights::SupervisorSmap };
+        let (from, bit) = match (on, self.rights()) {
+            (true, Rights::SupervisorSmap) => (0, u32::from(ModeKey::SMAP_OFF)),
+            (false, Rights::Supervisor) => (u32::from(ModeKey::SMAP_OFF), 0),
+            _ => return None,
+        };
+        if self.0 & u32::from(ModeKey::SMAP_OFF) != from || self.mode().cpl() != 0 {
+            return None;
+        }
+        let rest = self.0 & !u32::from(ModeKey::SMAP_OFF) & !(3 << RIGHTS_SHIFT);
+        Some(Key(rest | bit | (rights as u32) << RIGHTS_SHIFT))
+    }
+
     pub(crate) fn is_long(self) -> bool {
         self.mode().is_long()
     }

@@ -53,6 +53,8 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Mov, |u, o, i| u.mov(o, i)),
         (Cli, |u, o, i| u.cli(o, i)),
         (Sti, |u, o, i| u.sti(o, i)),
+        (Stac, |u, o, i| u.stac(o, i)),
+        (Clac, |u, o, i| u.clac(o, i)),
         (Pushfd, |u, o, i| u.pushf(o, i)),
         (Pushfq, |u, o, i| u.pushf(o, i)),
         (Nop, |u, o, i| u.nothing(o, i)),

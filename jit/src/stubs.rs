@@ -22,6 +22,7 @@ pub(crate) struct Addresses {
     pub(crate) vector_loaded: i32,
     pub(crate) x87_loaded: i32,
     pub(crate) interrupt_waits: i32,
+    pub(crate) indirect: i32,
     pub(crate) return_site: i32,
     pub(crate) stack_base: i32,
     pub(crate) stack_limit: i32,

@@ -60,7 +60,8 @@ impl Unit<'_> {
         let rest = (self.count - self.index - 1) as i32;
         let saved = self.flags.slot;
         if rest == 0 {
-            self.links.push(LinkRequest { site, trampoline: 0, target, saved });
+            let key = self.key;
+            self.links.push(LinkRequest { site, trampoline: 0, target, saved, key });
         } else {
             self.cold.push(Cold::SideExit { site, rest, target, saved });
         }
@@ -93,7 +94,8 @@ impl Unit<'_> {
                 self.ops.push(0xE8);
                 self.ops.push_i32(0);
                 let site = self.offset() - 4;
-                self.links.push(LinkRequest { site, trampoline: 0, target, saved: true });
+                let key = self.key;
+                self.links.push(LinkRequest { site, trampoline: 0, target, saved: true, key });
             }
             None => {
                 dynasm!(self.ops ; .arch x64 ; mov r14, [kept]);

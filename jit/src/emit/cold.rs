@@ -51,7 +51,8 @@ impl Unit<'_> {
         self.ops.push(0xE9);
         self.ops.push_i32(0);
         let site = self.offset() - 4;
-        self.links.push(LinkRequest { site, trampoline: 0, target, saved });
+        let key = self.key;
+        self.links.push(LinkRequest { site, trampoline: 0, target, saved, key });
         self.ended = true;
     }
 

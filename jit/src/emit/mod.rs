@@ -4,11 +4,11 @@
 //! of links that are not patched yet. R13 and R14 are scratch inside an instruction; nothing of
 //! them survives to the next.
 
-mod alu;
 mod branch;
 mod cold;
 mod divide;
 mod flags;
+mod hint;
 mod memory;
 mod passthrough;
 mod stack;
@@ -38,6 +38,8 @@ pub(crate) struct LinkRequest {
     pub(crate) target: u64,
     /// The flags are in the slot, not in EFLAGS.
     pub(crate) saved: bool,
+    /// The target's key.
+    pub(crate) key: Key,
 }
 
 /// What does not change between blocks.
@@ -46,6 +48,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) stubs: &'a Stubs,
     /// The inline cache of indirect branches for the block's key.
     pub(crate) indirect: i32,
+    /// The same behind a STAC or CLAC in the block.
+    pub(crate) indirect_behind: i32,
     pub(crate) sites: &'a mut Vec<Site>,
     /// Number of the first link of the block.
     pub(crate) first_link: u32,
@@ -225,7 +229,8 @@ impl<'a> Unit<'a> {
             rip: self.rip,
             next: self.next,
             rest: (self.count - self.index) as u32,
-            key: changes_key(op).then_some(self.key),
+            key: self.key,
+            changes_key: changes_key(op),
             slow,
         });
         number

@@ -50,6 +50,38 @@ impl Unit<'_> {
         true
     }
 
+    /// STAC.
+    pub(crate) fn stac(&mut self, op: &Op, _: &Instruction) -> bool {
+        self.set_access_override(op, true)
+    }
+
+    /// CLAC.
+    pub(crate) fn clac(&mut self, op: &Op, _: &Instruction) -> bool {
+        self.set_access_override(op, false)
+    }
+
+    /// The helper suspends SMAP or puts it in force; what follows has another key and is another
+    /// block, to which this one links all the same.
+    fn set_access_override(&mut self, op: &Op, on: bool) -> bool {
+        let Some(key) = self.key.with_access_override(on) else { return false };
+        if self.index + 1 != self.count {
+            return false;
+        }
+        self.key = key;
+        self.call_helper(op);
+        let (cache, base) = (self.env.addresses.indirect, self.env.addresses.stack_base);
+        let table = self.env.indirect_behind;
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov QWORD [cache], table
+            // Returns to calls made under the other key must not be predicted.
+            ; mov esp, base
+        );
+        let next = self.next;
+        self.exit_to(next);
+        true
+    }
+
     /// PUSHF of the stack's own width.
     pub(crate) fn pushf(&mut self, op: &Op, insn: &Instruction) -> bool {
         let word = if self.key.is_long() { 8 } else { 4 };

@@ -1,13 +1,57 @@
 //! Programs with branches, calls, loops, faults and code that changes.
 
-use super::kit::{CODE, DATA, Ended, Start, compare, guests, with_stack};
+use super::kit::{CODE, DATA, Ended, Start, USER, compare, guests, with_stack};
+use decoder::Mnemonic;
 use iced_x86::code_asm::*;
+
+/// Custom rows of the strategy table that the programs here execute; the random tests do the rest.
+pub(super) const COVERED: &[Mnemonic] = {
+    use Mnemonic::*;
+    &[
+        Jmp,
+        Call,
+        Ret,
+        Leave,
+        Jo,
+        Jno,
+        Jb,
+        Jae,
+        Je,
+        Jne,
+        Jbe,
+        Ja,
+        Js,
+        Jns,
+        Jp,
+        Jnp,
+        Jl,
+        Jge,
+        Jle,
+        Jg,
+        Stac,
+        Clac,
+        Vzeroupper,
+        Endbr64,
+        Endbr32,
+        Prefetch,
+        Prefetchw,
+        Prefetcht0,
+        Prefetcht1,
+        Prefetcht2,
+        Prefetchnta,
+    ]
+};
 
 fn assemble(bits: u32, program: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
     let mut assembler = CodeAssembler::new(bits).expect("a code size");
     program(&mut assembler);
     assembler.ud2().expect("room");
     assembler.assemble(CODE).expect("assembles")
+}
+
+/// The address of the UD2 at the end.
+fn end_of(code: &[u8]) -> Option<u64> {
+    Some(CODE + code.len() as u64 - 2)
 }
 
 /// Runs a program on all runners, at once and in small pieces, and returns the last ending.
@@ -20,7 +64,7 @@ fn check(start: Start, program: impl FnOnce(&mut CodeAssembler)) -> Ended {
         guest.reset(&with_stack([0; 16]));
         ends.push(guest.run(&code, 10_000_000));
     }
-    compare(&mut guests, &ends, x86::flags::ALL, "whole");
+    compare(&mut guests, &ends, x86::flags::ALL, end_of(&code), "whole");
     for guest in &mut guests {
         guest.reset(&with_stack([0; 16]));
         let mut end = guest.run(&code, 7);
@@ -29,7 +73,7 @@ fn check(start: Start, program: impl FnOnce(&mut CodeAssembler)) -> Ended {
         }
         assert_eq!(end, ends[0]);
     }
-    compare(&mut guests, &ends, x86::flags::ALL, "in pieces");
+    compare(&mut guests, &ends, x86::flags::ALL, end_of(&code), "in pieces");
     ends[0].clone()
 }
 
@@ -244,5 +288,104 @@ fn a_tiny_cache_is_flushed_and_goes_on() {
         guest.reset(&with_stack([0; 16]));
         ends.push(guest.run(&code, 10_000_000));
     }
-    compare(&mut guests, &ends, x86::flags::ALL, "tiny cache");
+    compare(&mut guests, &ends, x86::flags::ALL, end_of(&code), "tiny cache");
+}
+
+#[test]
+fn conditions() {
+    type Jump = fn(&mut CodeAssembler, CodeLabel);
+    let jumps: [Jump; 16] = [
+        |a, l| a.jo(l).unwrap(),
+        |a, l| a.jno(l).unwrap(),
+        |a, l| a.jb(l).unwrap(),
+        |a, l| a.jae(l).unwrap(),
+        |a, l| a.je(l).unwrap(),
+        |a, l| a.jne(l).unwrap(),
+        |a, l| a.jbe(l).unwrap(),
+        |a, l| a.ja(l).unwrap(),
+        |a, l| a.js(l).unwrap(),
+        |a, l| a.jns(l).unwrap(),
+        |a, l| a.jp(l).unwrap(),
+        |a, l| a.jnp(l).unwrap(),
+        |a, l| a.jl(l).unwrap(),
+        |a, l| a.jge(l).unwrap(),
+        |a, l| a.jle(l).unwrap(),
+        |a, l| a.jg(l).unwrap(),
+    ];
+    check(Start::Long, |a| {
+        let mut top = a.create_label();
+        a.mov(ecx, 300).unwrap();
+        a.mov(esi, 0x1234_5678).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.imul_3(esi, esi, 0x19660D).unwrap();
+        a.add(esi, 0x3C6E_F35F).unwrap();
+        for jump in jumps {
+            let mut taken = a.create_label();
+            a.imul_3(edx, esi, 77).unwrap();
+            a.cmp(dl, cl).unwrap();
+            // Destroys EFLAGS in host code, so that the jump needs them back.
+            a.mov(qword_ptr(DATA), rdx).unwrap();
+            jump(a, taken);
+            a.inc(rbx).unwrap();
+            a.set_label(&mut taken).unwrap();
+            a.rol(rbx, 3).unwrap();
+        }
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn smap_suspended_and_in_force() {
+    let end = check(Start::Smap, |a| {
+        let mut top = a.create_label();
+        a.mov(ecx, 50).unwrap();
+        a.mov(rdi, USER).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.stac().unwrap();
+        a.add(qword_ptr(rdi), rcx).unwrap();
+        a.clac().unwrap();
+        a.add(rdi, 0x40).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+        a.mov(rax, qword_ptr(rdi)).unwrap();
+    });
+    assert!(matches!(end, Ended::Fault(fault, _) if fault.is(x86::Vector::PF)), "{end:?}");
+}
+
+#[test]
+fn instructions_across_pages() {
+    check(Start::Long, |a| {
+        let (mut top, mut start) = (a.create_label(), a.create_label());
+        a.mov(ecx, 100).unwrap();
+        a.mov(edi, (CODE + 0x1001) as u32).unwrap();
+        a.jmp(start).unwrap();
+        // MOV RAX, imm64 lies at 0x8FFB to 0x9004; its immediate is changed as it goes.
+        let here = a.assemble(CODE).expect("assembles").len();
+        a.db(&vec![0xCC; 0xFF8 - here]).unwrap();
+        a.set_label(&mut start).unwrap();
+        a.nop().unwrap();
+        a.set_label(&mut top).unwrap();
+        a.mov(byte_ptr(rdi), cl).unwrap();
+        a.mov(rax, 0x1122_3344_5566_7788u64).unwrap();
+        a.add(rbx, rax).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn hints_do_nothing() {
+    check(Start::Long, |a| {
+        a.endbr64().unwrap();
+        a.endbr32().unwrap();
+        a.mov(rdi, 0x0123_4567_89AB_CDEFu64).unwrap();
+        a.prefetch(byte_ptr(rdi)).unwrap();
+        a.prefetchw(byte_ptr(rdi)).unwrap();
+        a.prefetcht0(byte_ptr(rdi)).unwrap();
+        a.prefetcht1(byte_ptr(rdi)).unwrap();
+        a.prefetcht2(byte_ptr(rdi)).unwrap();
+        a.prefetchnta(byte_ptr(rdi)).unwrap();
+        a.vzeroupper().unwrap();
+    });
 }
