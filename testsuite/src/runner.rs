@@ -16,6 +16,7 @@ const LINUX_TIMEOUT: Duration = Duration::from_secs(300);
 #[must_use]
 pub struct Guest {
     kernel: Kernel,
+    engine: EngineKind,
     memory: u64,
     cpus: u32,
     timeout: Duration,
@@ -36,7 +37,7 @@ impl Guest {
     /// A kernel image, with 64 MiB of memory. `name` is for messages.
     pub fn kernel(name: &str, image: Vec<u8>) -> Guest {
         let kernel = Kernel { image, name: name.into(), ..Kernel::default() };
-        Guest { kernel, memory: 64 << 20, cpus: 1, timeout: TIMEOUT }
+        Guest { kernel, engine: EngineKind::Interp, memory: 64 << 20, cpus: 1, timeout: TIMEOUT }
     }
 
     /// Ringshift's own guest.
@@ -74,7 +75,14 @@ impl Guest {
             initrd: Some(initrd),
             command_line: "console=ttyS0 panic=-1".into(),
         };
-        Some(Guest { kernel, memory: 256 << 20, cpus: 1, timeout: LINUX_TIMEOUT })
+        let engine = EngineKind::Interp;
+        Some(Guest { kernel, engine, memory: 256 << 20, cpus: 1, timeout: LINUX_TIMEOUT })
+    }
+
+    /// What executes its code; the interpreter if nothing is said.
+    pub fn engine(mut self, engine: EngineKind) -> Guest {
+        self.engine = engine;
+        self
     }
 
     /// With this much memory, in bytes.
@@ -117,7 +125,7 @@ impl Guest {
             memory: self.memory,
             cpus: self.cpus,
             cpu: Default::default(),
-            engine: EngineKind::Interp,
+            engine: self.engine,
             kernel: self.kernel,
             serial_output: Box::new(Tap(output.clone())),
             timeout: Some(self.timeout),

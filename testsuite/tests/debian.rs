@@ -3,6 +3,7 @@
 //! They are fetched with apt into the user's cache. Where that is impossible, the tests say so and
 //! pass.
 
+use machine::EngineKind;
 use testsuite::{Debian, End, Guest, StopReason};
 
 /// What the script must say, put together in the guest so that no echo of it counts.
@@ -35,6 +36,18 @@ fn check(end: &End, machine: &str) {
 fn cloud_kernel_boots_and_powers_off() {
     let Some(guest) = Guest::debian(Debian::CloudAmd64, SCRIPT) else { return };
     check(&guest.run(), "x86_64");
+}
+
+#[test]
+fn cloud_kernel_translated() {
+    let Some(guest) = Guest::debian(Debian::CloudAmd64, SCRIPT) else { return };
+    check(&guest.engine(EngineKind::Jit).run(), "x86_64");
+}
+
+#[test]
+fn pae_kernel_translated() {
+    let Some(guest) = Guest::debian(Debian::Pae686, SCRIPT) else { return };
+    check(&guest.engine(EngineKind::Jit).run(), "i686");
 }
 
 #[test]
