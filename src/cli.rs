@@ -35,6 +35,8 @@ pub(crate) struct RunArgs {
     /// Kernel command line
     #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
     pub(crate) append: String,
+    #[command(flatten)]
+    pub(crate) media: MediaArgs,
     /// The first serial port: the terminal, nothing, or a file to write
     #[arg(
         long,
@@ -49,6 +51,43 @@ pub(crate) struct RunArgs {
     pub(crate) no_reboot: bool,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+}
+
+/// What is booted through firmware, as on a bare PC.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Drives, to boot through the BIOS")]
+pub(crate) struct MediaArgs {
+    /// Hard disk: a raw image, or a block device
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub(crate) disk: Vec<PathBuf>,
+    /// CD-ROM: an ISO image
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub(crate) cdrom: Vec<PathBuf>,
+    /// Floppy: a raw image
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub(crate) floppy: Vec<PathBuf>,
+    /// Which drive is tried first (default: a CD-ROM, else a disk, else a floppy)
+    #[arg(long, value_enum)]
+    pub(crate) boot: Option<BootFrom>,
+    /// BIOS image (default: SeaBIOS from the package seabios)
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub(crate) bios: Option<PathBuf>,
+    /// Keep what the guest writes in memory; the images stay as they are
+    #[arg(long)]
+    pub(crate) snapshot: bool,
+    /// When the guest ends, write its screen here as a PNG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) screenshot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BootFrom {
+    /// The first hard disk
+    Disk,
+    /// The first CD-ROM
+    Cdrom,
+    /// The first floppy
+    Floppy,
 }
 
 #[derive(Debug, Args)]

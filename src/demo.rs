@@ -44,6 +44,7 @@ fn embedded(machine: &MachineArgs) -> Result<ExitCode> {
     let copy = Copy::default();
     let end = Session {
         kernel,
+        media: None,
         machine,
         serial: Serial::Stdio,
         no_reboot: true,
@@ -100,8 +101,15 @@ fn linux(machine: &MachineArgs) -> Result<ExitCode> {
     println!(
         "Booting Debian's own kernel to a shell. Leave with Ctrl-A X; `poweroff -f` works too."
     );
-    let end =
-        Session { kernel, machine, serial: Serial::Stdio, no_reboot: false, copy: None }.run()?;
+    let end = Session {
+        kernel,
+        media: None,
+        machine,
+        serial: Serial::Stdio,
+        no_reboot: false,
+        copy: None,
+    }
+    .run()?;
     session::report(&end);
     Ok(ExitCode::from(status::of(&end)))
 }

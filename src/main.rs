@@ -8,6 +8,7 @@ mod cli;
 mod console;
 mod demo;
 mod lockstep;
+mod media;
 mod run;
 mod session;
 mod status;

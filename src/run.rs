@@ -1,4 +1,4 @@
-//! `ringshift run`: boots a kernel from files.
+//! `ringshift run`: boots a kernel from files, or drives through firmware.
 
 use crate::cli::RunArgs;
 use crate::lockstep;
@@ -12,8 +12,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
+    if args.kernel.is_none() && args.media.any() {
+        return run_drives(args);
+    }
     let Some(path) = &args.kernel else {
-        bail!("nothing to boot: give --kernel FILE, or try `ringshift demo`, which needs no file");
+        bail!(
+            "nothing to boot: give --kernel, --disk, --cdrom or --floppy FILE, or try `ringshift demo`, which needs no file"
+        );
     };
     let limit = args.machine.memory;
     let image = read(path, "kernel", limit)?;
@@ -32,6 +37,25 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let end = Session {
         kernel,
+        media: None,
+        machine: &args.machine,
+        serial: args.serial.clone(),
+        no_reboot: args.no_reboot,
+        copy: None,
+    }
+    .run()?;
+    session::report(&end);
+    Ok(ExitCode::from(status::of(&end)))
+}
+
+/// Boots drives through firmware.
+fn run_drives(args: &RunArgs) -> Result<ExitCode> {
+    if args.machine.lockstep {
+        bail!("--lockstep runs kernels only: give --kernel FILE");
+    }
+    let end = Session {
+        kernel: Kernel::default(),
+        media: Some(&args.media),
         machine: &args.machine,
         serial: args.serial.clone(),
         no_reboot: args.no_reboot,

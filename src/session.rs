@@ -1,15 +1,19 @@
 //! A guest from its first boot to its end: the console around it, resets, and what is said about
 //! it afterwards.
 
-use crate::cli::{Engine, MachineArgs, Serial};
+use crate::cli::{Engine, MachineArgs, MediaArgs, Serial};
 use crate::console::{Console, Copy};
 use anyhow::{Context, Result};
-use machine::{Config, EngineKind, Kernel, Machine, StopReason};
+use machine::{Config, EngineKind, Kernel, Machine, StopReason, VgaDevice};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What to run, and how.
 pub(crate) struct Session<'a> {
     pub(crate) kernel: Kernel,
+    /// Drives to boot through firmware, instead of the kernel.
+    pub(crate) media: Option<&'a MediaArgs>,
     pub(crate) machine: &'a MachineArgs,
     pub(crate) serial: Serial,
     pub(crate) no_reboot: bool,
@@ -25,7 +29,7 @@ impl Session<'_> {
         let deadline = self.machine.timeout.map(|time| Instant::now() + time);
         let console = Console::open(&self.serial, self.copy)?;
         let reason = loop {
-            let machine = Machine::new(Config {
+            let config = Config {
                 memory: self.machine.memory,
                 cpus: self.machine.cpus,
                 cpu: self.machine.cpu.clone(),
@@ -35,12 +39,22 @@ impl Session<'_> {
                 // An expired deadline stops the next machine at once.
                 timeout: deadline
                     .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
-            })?;
+            };
+            let machine = match self.media {
+                Some(media) => Machine::with_firmware(config, media.firmware()?)?,
+                None => Machine::new(config)?,
+            };
+            let display = machine.display();
             console.attach(&machine);
             let outcome = machine.run()?;
             console.drain();
             if self.machine.stats {
                 eprint!("{}", outcome.stats);
+            }
+            if let (Some(path), Some(display)) =
+                (self.media.and_then(|media| media.screenshot.as_ref()), display)
+            {
+                screenshot(path, &display)?;
             }
             match outcome.reason {
                 StopReason::Reset if !self.no_reboot => {}
@@ -50,6 +64,14 @@ impl Session<'_> {
         console.close().context("standard output")?;
         Ok(reason)
     }
+}
+
+/// Writes what the screen shows to a PNG file.
+fn screenshot(path: &Path, display: &Mutex<VgaDevice>) -> Result<()> {
+    let frame = display.lock().unwrap_or_else(PoisonError::into_inner).vga().frame();
+    let name = || format!("screenshot {}", path.display());
+    let file = std::fs::File::create(path).with_context(name)?;
+    frame.write_png(std::io::BufWriter::new(file)).with_context(name)
 }
 
 fn engine(engine: Engine) -> EngineKind {

@@ -18,13 +18,16 @@
 
 pub mod acpi;
 pub mod apic;
+pub mod block;
 pub mod bus;
 pub mod clock;
 pub mod dma;
 pub mod fw_cfg;
+pub mod ide;
 pub mod interrupt;
 pub mod legacy;
 pub mod pci;
+pub mod vga;
 
 pub use bus::{Bus, BusDevice, BusError, lock};
 pub use clock::{Clock, HostClock, ManualClock, Timer, TimerClient};

@@ -6,6 +6,7 @@ pub mod boot;
 pub mod check;
 pub mod config;
 pub mod control;
+pub mod firmware;
 pub mod guests;
 mod interrupts;
 pub mod lockstep;
@@ -16,7 +17,10 @@ pub mod vcpu;
 
 pub use config::{Config, EngineKind, Kernel, MAX_CPUS};
 pub use control::{Control, StopReason};
+pub use devices::block;
 pub use devices::legacy::serial::Serial;
+pub use devices::vga::{Frame, TextScreen, VgaDevice};
+pub use firmware::{BootOrder, Drives, Firmware, FirmwareError};
 pub use machine::{Machine, MachineError, Outcome};
 pub use stats::Stats;
 pub use x86::cpuid::Model;

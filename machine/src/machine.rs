@@ -1,25 +1,29 @@
 //! A whole machine: built from a [`Config`], run to its end.
 
 use crate::board::{self, irq, port};
-use crate::boot::{self, ImageError, MemoryMap, Module, Protocol, RegionKind, Request};
+use crate::boot::{
+    self, Entry, ImageError, MemoryMap, Module, Protocol, Real16, RegionKind, Request,
+};
 use crate::config::{Config, MAX_CPUS};
 use crate::control::{A20Gate, Control, StopReason};
+use crate::firmware::{self, Chipset, Firmware, rom_range};
 use crate::interrupts::{Interrupts, IoApicWindow};
 use crate::stats::Stats;
 use crate::timers::{TimerHandle, Timers};
 use crate::vcpu::{ApicTimer, Fabric, KvmClock, Runner, SpinHint, Vcpu, VcpuBus, VcpuShared};
 use devices::acpi::{self, AcpiError, BoardInfo, FirmwareTables};
-use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE, LocalApic, LocalApicConfig};
+use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE, LocalApic, LocalApicConfig, Reception};
 use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT, FwCfg};
 use devices::legacy::acpi_pm::{self, AcpiPmDevice};
 use devices::legacy::debug::{self, DebugExit, PostCode};
 use devices::legacy::i8042::{self, I8042Device};
 use devices::legacy::pic8259;
 use devices::legacy::pit8254::{self, PitDevice};
-use devices::legacy::reset::{self, ResetControlDevice};
+use devices::legacy::reset::{self, ResetControlDevice, ResetKind, ResetRequest};
 use devices::legacy::rtc::{self, MemorySizes, RtcDevice};
 use devices::legacy::serial::Serial;
 use devices::legacy::test_device::{self, TestDevice, TestMemory};
+use devices::vga::VgaDevice;
 use devices::{BusDevice, BusError, Clock, HostClock, TimerClient};
 use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, RamError, RamRange};
 use std::sync::{Arc, Mutex};
@@ -44,6 +48,9 @@ pub enum MachineError {
     /// The translator.
     #[error("translator: {0}; --engine interp does without it")]
     Engine(#[from] jit::EngineError),
+    /// What firmware is told.
+    #[error("firmware configuration: {0}")]
+    Configuration(#[from] devices::fw_cfg::FwCfgError),
     /// Two devices at one address.
     #[error("board: {0}")]
     Bus(#[from] BusError),
@@ -86,6 +93,8 @@ pub struct Machine {
     timers: Arc<Timers>,
     serial: Arc<Mutex<Serial>>,
     timeout: Option<std::time::Duration>,
+    chipset: Option<Chipset>,
+    keyboard: Arc<Mutex<I8042Device>>,
     // Devices that only the bus and the timers reach, kept alive for the timers' weak references.
     _timer_clients: Vec<Arc<Mutex<dyn TimerClient>>>,
 }
@@ -99,8 +108,18 @@ pub struct Outcome {
     pub stats: Stats,
 }
 
+/// The devices of every PC that others build upon.
+struct Legacy {
+    rtc: Arc<Mutex<RtcDevice>>,
+    power: Arc<Mutex<AcpiPmDevice>>,
+    reset: Arc<Mutex<ResetControlDevice>>,
+    keyboard: Arc<Mutex<I8042Device>>,
+}
+
 /// Builds what hangs on the buses.
 struct Builder {
+    /// Whether the machine boots from firmware.
+    firmware: bool,
     clock: Arc<dyn Clock>,
     timers: Arc<Timers>,
     control: Arc<Control>,
@@ -140,7 +159,7 @@ impl Builder {
     }
 
     /// The devices of every PC, on `fabric`.
-    fn devices(&mut self, fabric: &Fabric, memory: MemorySizes) -> Result<(), BusError> {
+    fn devices(&mut self, fabric: &Fabric, memory: MemorySizes) -> Result<Legacy, BusError> {
         let (io, interrupts) = (&fabric.io, &fabric.interrupts);
         io.insert_ports(pic8259::PORTS, interrupts.pic.clone())?;
         fabric.mmio.insert(
@@ -161,7 +180,7 @@ impl Builder {
         rtc.set_memory_sizes(memory);
         let rtc = Arc::new(Mutex::new(rtc));
         self.connect(index, &rtc);
-        io.insert_ports(rtc::PORTS, rtc)?;
+        io.insert_ports(rtc::PORTS, rtc.clone())?;
 
         let (index, timer) = self.timer();
         let control = self.control.clone();
@@ -170,22 +189,22 @@ impl Builder {
         let pm = Arc::new(Mutex::new(pm));
         self.connect(index, &pm);
         io.insert(u64::from(port::PM_BASE), acpi_pm::BLOCK_BYTES, pm.clone())?;
-        io.insert_ports(acpi_pm::SMI_PORTS, pm)?;
+        io.insert_ports(acpi_pm::SMI_PORTS, pm.clone())?;
 
-        let control = self.control.clone();
-        let reset = ResetControlDevice::new(Box::new(move |_| control.stop(StopReason::Reset)));
-        io.insert_ports(reset::PORTS, Arc::new(Mutex::new(reset)))?;
+        let reset = Arc::new(Mutex::new(ResetControlDevice::new(self.reset_request(fabric))));
+        if !self.firmware {
+            io.insert_ports(reset::PORTS, reset.clone())?;
+        }
 
-        let control = self.control.clone();
         let a20 = self.a20.clone();
         let keyboard = I8042Device::new(i8042::Outputs {
             irq_1: interrupts.line(irq::KEYBOARD),
             irq_12: interrupts.line(irq::MOUSE),
             a20: Box::new(move |open| a20.set(open)),
-            // Without firmware there is nobody to take a reset of the CPU alone.
-            reset: Box::new(move |_| control.stop(StopReason::Reset)),
+            reset: self.reset_request(fabric),
         });
-        io.insert_ports(i8042::PORTS, Arc::new(Mutex::new(keyboard)))?;
+        let keyboard = Arc::new(Mutex::new(keyboard));
+        io.insert_ports(i8042::PORTS, keyboard.clone())?;
 
         io.insert_ports(debug::POST_CODE_PORTS, Arc::new(Mutex::new(PostCode::default())))?;
         let control = self.control.clone();
@@ -193,7 +212,18 @@ impl Builder {
             control.stop(StopReason::DebugExit(status));
         }));
         io.insert_ports(debug::DEBUG_EXIT_PORTS, Arc::new(Mutex::new(exit)))?;
-        Ok(())
+        Ok(Legacy { rtc, power: pm, reset, keyboard })
+    }
+
+    /// What a reset does. Firmware takes a reset of the CPU alone; without it there is nobody who
+    /// could.
+    fn reset_request(&self, fabric: &Fabric) -> ResetRequest {
+        let (control, firmware) = (self.control.clone(), self.firmware);
+        let vcpu = fabric.interrupts.vcpus.first().cloned();
+        Box::new(move |kind| match (kind, &vcpu) {
+            (ResetKind::Cpu, Some(vcpu)) if firmware => vcpu.receive(Reception::Init),
+            _ => control.stop(StopReason::Reset),
+        })
     }
 
     /// What the guests of kvm-unit-tests, which are Multiboot kernels, expect beyond that.
@@ -213,9 +243,9 @@ impl Builder {
     }
 }
 
-fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
+fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
     let leaf1 = policy.query(1, 0, cpu, true);
-    let info = BoardInfo {
+    BoardInfo {
         apic_ids: (0..policy.cpu_count).collect(),
         processor_signature: leaf1.eax,
         processor_features: leaf1.edx,
@@ -230,8 +260,12 @@ fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiErr
         hpet: None,
         firmware_configuration: None,
         devices: Vec::new(),
-    };
-    acpi::build(&info, acpi::TABLES_BASE, acpi::TABLES_END)
+    }
+}
+
+/// Tables for a kernel that is booted without firmware.
+fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
+    acpi::build(&board_info(policy, cpu), acpi::TABLES_BASE, acpi::TABLES_END)
 }
 
 impl Machine {
@@ -241,7 +275,16 @@ impl Machine {
     /// [`MachineError`]: what could not be had, or what is wrong with the kernel.
     pub fn new(config: Config) -> Result<Machine, MachineError> {
         let policy = config.cpu.policy(config.cpus)?;
-        Machine::build(config, policy, Arc::new(HostClock::new()))
+        Machine::build(config, policy, Arc::new(HostClock::new()), None)
+    }
+
+    /// Builds a machine that boots from its firmware; the kernel of `config` is not used.
+    ///
+    /// # Errors
+    /// [`MachineError`]: what could not be had.
+    pub fn with_firmware(config: Config, firmware: Firmware) -> Result<Machine, MachineError> {
+        let policy = config.cpu.policy(config.cpus)?;
+        Machine::build(config, policy, Arc::new(HostClock::new()), Some(firmware))
     }
 
     /// Builds a machine in which nothing depends on the host: time is `clock`'s, and there is no
@@ -257,7 +300,7 @@ impl Machine {
         policy.remove(Feature::Rdrand);
         policy.remove(Feature::Rdseed);
         let engine = config.engine;
-        let mut machine = Machine::build(config, policy, clock)?;
+        let mut machine = Machine::build(config, policy, clock, None)?;
         for vcpu in &mut machine.vcpus {
             vcpu.ignore_requests();
             // Flags that only an exception frame could show are compared too.
@@ -271,6 +314,7 @@ impl Machine {
         config: Config,
         policy: Policy,
         clock: Arc<dyn Clock>,
+        firmware: Option<Firmware>,
     ) -> Result<Machine, MachineError> {
         if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory)
             || !config.memory.is_multiple_of(4096)
@@ -281,9 +325,12 @@ impl Machine {
             return Err(MachineError::CpuCount(config.cpus));
         }
         let policy = Arc::new(policy);
-        let ram = Arc::new(GuestRam::new(&RamRange::pc(config.memory, board::MMIO_START))?);
+        let mut ranges = RamRange::pc(config.memory, board::MMIO_START);
+        ranges.extend(firmware.as_ref().map(|firmware| rom_range(firmware.bios.len() as u64)));
+        let ram = Arc::new(GuestRam::new(&ranges)?);
         let control = Control::new();
         let mut builder = Builder {
+            firmware: firmware.is_some(),
             timers: Timers::new(clock.clone()),
             clock: clock.clone(),
             control: control.clone(),
@@ -303,14 +350,18 @@ impl Machine {
         });
         let below_4g = config.memory.min(board::MMIO_START);
         let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };
-        builder.devices(&fabric, sizes)?;
-        let fw_cfg = FwCfg::new(config.memory, config.cpus as u16);
-        fabric.io.insert(
-            u64::from(FW_CFG_PORT),
-            u64::from(FW_CFG_PORT_COUNT),
-            Arc::new(Mutex::new(fw_cfg)),
-        )?;
-        if matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot)) {
+        let legacy = builder.devices(&fabric, sizes)?;
+        if firmware.is_none() {
+            let fw_cfg = FwCfg::new(config.memory, config.cpus as u16);
+            fabric.io.insert(
+                u64::from(FW_CFG_PORT),
+                u64::from(FW_CFG_PORT_COUNT),
+                Arc::new(Mutex::new(fw_cfg)),
+            )?;
+        }
+        if firmware.is_none()
+            && matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot))
+        {
             builder.test_device(&fabric)?;
         }
 
@@ -354,9 +405,29 @@ impl Machine {
             timers: builder.timers,
             serial,
             timeout: config.timeout,
+            chipset: None,
+            keyboard: legacy.keyboard,
             _timer_clients: builder.clients,
         };
-        machine.load(&config.kernel, config.memory, &policy)?;
+        match firmware {
+            Some(firmware) => {
+                let board = board_info(&policy, &machine.vcpus[0].cpu);
+                let parts = firmware::Parts {
+                    fabric,
+                    ram: machine.ram.clone(),
+                    vcpus: shared,
+                    clock,
+                    reset_control: legacy.reset,
+                    power: legacy.power,
+                    rtc: legacy.rtc,
+                    memory: config.memory,
+                    board,
+                };
+                machine.chipset = Some(Chipset::new(parts, firmware)?);
+                machine.vcpus[0].enter(&Entry::Real16(Real16::RESET));
+            }
+            None => machine.load(&config.kernel, config.memory, &policy)?,
+        }
         Ok(machine)
     }
 
@@ -446,6 +517,16 @@ impl Machine {
     /// The switch that stops the machine, for other threads.
     pub fn control(&self) -> Arc<Control> {
         self.control.clone()
+    }
+
+    /// The keyboard and mouse.
+    pub fn keyboard(&self) -> Arc<Mutex<I8042Device>> {
+        self.keyboard.clone()
+    }
+
+    /// The VGA adapter, if there is one: its screen.
+    pub fn display(&self) -> Option<Arc<Mutex<VgaDevice>>> {
+        self.chipset.as_ref()?.vga.clone()
     }
 
     /// COM1, for input.

@@ -11,6 +11,8 @@
 //! | `madt.rs` | MADT: processors and interrupt controllers |
 //! | `hpet.rs` | HPET description |
 //! | `dsdt.rs` | DSDT: devices and sleep states, in AML |
+//! | `pci.rs` | the PCI host bridge, in AML |
+//! | `loader.rs` | the tables for firmware that places them itself |
 //! | `mp_table.rs` | MP floating pointer and configuration table |
 //!
 //! Source: Advanced Configuration and Power Interface Specification 6.5;
@@ -19,8 +21,10 @@
 mod dsdt;
 mod fixed;
 mod hpet;
+pub mod loader;
 mod madt;
 mod mp_table;
+pub mod pci;
 mod root;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 
 pub mod acpi_pm;
 pub mod debug;
+pub mod dma8237;
+pub mod floppy;
 pub mod i8042;
 pub mod pic8259;
 pub mod pit8254;

@@ -55,7 +55,8 @@ impl Window {
         match self.decode {
             Decode::Io(offset) => {
                 config.set_u32(offset, 1);
-                config.allow(offset, &(mask & 0xffff & !3).to_le_bytes());
+                // All 32 bits can be written, as firmware expects when it sizes the window.
+                config.allow(offset, &(mask & !3).to_le_bytes());
             }
             Decode::Memory(offset) => config.allow(offset, &(mask & !15).to_le_bytes()),
             Decode::Rom => config.allow(register::ROM, &(mask & !0x7ff | 1).to_le_bytes()),
@@ -69,7 +70,10 @@ impl Window {
     fn wanted(&self, config: &ConfigSpace) -> Option<u64> {
         let enabled = |bit: u16| config.command() & bit != 0;
         let base = match self.decode {
-            Decode::Io(offset) if enabled(command::IO) => config.get_u32(offset) & 0xfffc,
+            Decode::Io(offset) if enabled(command::IO) => {
+                // There are 64 Ki ports.
+                Some(config.get_u32(offset) & !3).filter(|base| base >> 16 == 0).unwrap_or(0)
+            }
             Decode::Memory(offset) if enabled(command::MEMORY) => config.get_u32(offset) & !15,
             Decode::Rom if enabled(command::MEMORY) && config.get(register::ROM) & 1 != 0 => {
                 config.get_u32(register::ROM) & !0x7ff

@@ -54,7 +54,7 @@ pub fn shadows(config: &ConfigSpace) -> Vec<Shadow> {
 
 /// Hears of shadow settings. Called with the bus's configuration locked: note them, or change the
 /// memory map; do not touch the bus.
-pub type ShadowControl = Box<dyn Fn(&[Shadow]) + Send>;
+pub type ShadowControl = Box<dyn FnMut(&[Shadow]) + Send>;
 
 struct HostBridge {
     shadow: ShadowControl,

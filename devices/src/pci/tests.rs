@@ -124,7 +124,7 @@ fn narrow_accesses_reach_their_bytes_and_0xcf9_resets() {
 #[test]
 fn base_address_registers_size_and_move() {
     let mut board = board();
-    for (offset, mask) in [(0x10, 0xffff_f000), (0x14, 0xfff1), (0x30, 0xffff_8001)] {
+    for (offset, mask) in [(0x10, 0xffff_f000), (0x14, 0xffff_fff1), (0x30, 0xffff_8001)] {
         board.write(CARD, offset, u32::MAX);
         assert_eq!(board.read(CARD, offset), mask, "{offset:#x}");
     }

@@ -23,6 +23,7 @@ mod ps2;
 #[cfg(test)]
 mod tests;
 mod translate;
+pub mod us_layout;
 
 pub use controller::Controller;
 pub use mouse::MouseEvent;

@@ -1,0 +1,280 @@
+//! A channel: two drives that share their ports, their interrupt and a bus master.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::bus_master::BusMaster;
+use super::drive::{Drive, Media, Phase, status};
+use crate::block::BlockDevice;
+use crate::bus::BusDevice;
+use crate::dma::DmaMemory;
+use crate::interrupt::IrqLine;
+
+/// Device control: interrupt disable.
+const NIEN: u8 = 1 << 1;
+/// Device control: software reset.
+const SRST: u8 = 1 << 2;
+/// Device control: reads show the bytes before the latest.
+const HOB: u8 = 1 << 7;
+/// Device register: the second drive.
+const DEV: u8 = 1 << 4;
+/// Offset of the alternate status register from the command block.
+const CONTROL: u64 = 0x206;
+
+/// The state to save; media are the machine's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelState {
+    drives: [Drive; 2],
+    /// Which drive is selected.
+    second: bool,
+    control: u8,
+    /// The interrupt line's level: the bus master notes its rising edge.
+    interrupt: bool,
+    pub(super) bus_master: BusMaster,
+}
+
+/// The attachment of a channel.
+pub struct Channel {
+    pub(super) state: ChannelState,
+    media: [Option<Media>; 2],
+    serials: [String; 2],
+    base: u64,
+    irq: Box<dyn IrqLine>,
+    pub(super) memory: Arc<dyn DmaMemory>,
+}
+
+impl Channel {
+    /// A channel whose command block is at port `base`, with these drives. `irq` is IRQ 14 or 15.
+    pub fn new(
+        base: u16,
+        media: [Option<Media>; 2],
+        irq: Box<dyn IrqLine>,
+        memory: Arc<dyn DmaMemory>,
+    ) -> Self {
+        let serials = [0, 1].map(|index| format!("RS{base:04X}{index}"));
+        let drives = [Drive::new(media[0].as_ref()), Drive::new(media[1].as_ref())];
+        let bus_master = BusMaster::new([media[0].is_some(), media[1].is_some()]);
+        let state =
+            ChannelState { drives, second: false, control: 0, interrupt: false, bus_master };
+        Self { state, media, serials, base: base.into(), irq, memory }
+    }
+
+    /// The state to save.
+    pub fn state(&self) -> &ChannelState {
+        &self.state
+    }
+
+    /// Takes a saved state and drives the interrupt to match.
+    pub fn restore(&mut self, state: ChannelState) {
+        self.state = state;
+        self.drive_interrupt();
+    }
+
+    fn index(&self) -> usize {
+        usize::from(self.state.second)
+    }
+
+    pub(super) fn selected(&mut self) -> (&mut Drive, Option<&mut Media>) {
+        let index = self.index();
+        (&mut self.state.drives[index], self.media[index].as_mut())
+    }
+
+    fn drive_interrupt(&mut self) {
+        let index = self.index();
+        let drive = &self.state.drives[index];
+        let high = drive.intrq && self.state.control & NIEN == 0 && self.media[index].is_some();
+        if high && !self.state.interrupt {
+            self.state.bus_master.note_interrupt();
+        }
+        self.state.interrupt = high;
+        self.irq.set_level(high);
+    }
+
+    fn read_register(&mut self, register: u64) -> u8 {
+        let present = self.media.iter().any(Option::is_some);
+        if !present {
+            // Nobody drives the bus; bit 7 is pulled down so that hosts see no busy drive.
+            return 0x7f;
+        }
+        let absent = self.media[self.index()].is_none();
+        let before = self.state.control & HOB != 0;
+        let index = self.index();
+        let drive = &mut self.state.drives[index];
+        let show = |fifo: super::drive::Fifo| if before { fifo.before } else { fifo.now };
+        match register {
+            1 => drive.error,
+            2 => show(drive.count),
+            3 => show(drive.lba[0]),
+            4 => show(drive.lba[1]),
+            5 => show(drive.lba[2]),
+            6 => drive.device | 0xa0 | if index == 1 { DEV } else { 0 },
+            // The first drive answers for an absent second: status 0.
+            7 | CONTROL if absent => 0,
+            7 => {
+                let value = drive.status;
+                drive.intrq = false;
+                self.drive_interrupt();
+                value
+            }
+            CONTROL => drive.status,
+            _ => 0xff,
+        }
+    }
+
+    fn write_register(&mut self, register: u64, value: u8) {
+        match register {
+            1..=5 => {
+                self.state.control &= !HOB;
+                for drive in &mut self.state.drives {
+                    match register {
+                        1 => drive.features.push(value),
+                        2 => drive.count.push(value),
+                        3 => drive.lba[0].push(value),
+                        4 => drive.lba[1].push(value),
+                        _ => drive.lba[2].push(value),
+                    }
+                }
+            }
+            6 => {
+                self.state.control &= !HOB;
+                self.state.second = value & DEV != 0;
+                for drive in &mut self.state.drives {
+                    drive.device = value & !DEV;
+                }
+                self.drive_interrupt();
+            }
+            7 => {
+                self.state.control &= !HOB;
+                self.command(value);
+                self.drive_interrupt();
+            }
+            CONTROL => {
+                if value & SRST != 0 && self.state.control & SRST == 0 {
+                    self.reset();
+                }
+                self.state.control = value & (NIEN | SRST | HOB);
+                self.drive_interrupt();
+            }
+            _ => {}
+        }
+    }
+
+    fn reset(&mut self) {
+        self.state.second = false;
+        for (drive, media) in self.state.drives.iter_mut().zip(&self.media) {
+            drive.reset(media.as_ref());
+        }
+    }
+
+    fn command(&mut self, command: u8) {
+        let index = self.index();
+        match command {
+            // EXECUTE DEVICE DIAGNOSTIC: both drives, the first answers.
+            0x90 => {
+                let control = self.state.control;
+                self.reset();
+                self.state.control = control;
+                self.state.drives[0].intrq = true;
+            }
+            // DEVICE RESET, of packet devices only.
+            0x08 if matches!(self.media[index], Some(Media::Cdrom(_))) => {
+                let device = self.state.drives[index].device;
+                self.state.drives[index].reset(self.media[index].as_ref());
+                self.state.drives[index].device = device;
+            }
+            _ => {
+                let serial = &self.serials[index];
+                let drive = &mut self.state.drives[index];
+                match &mut self.media[index] {
+                    Some(Media::Disk(disk)) => {
+                        drive.disk_command(command, &mut **disk, serial);
+                    }
+                    Some(Media::Cdrom(_)) => drive.cdrom_command(command, serial),
+                    None => {}
+                }
+            }
+        }
+        self.run_dma();
+    }
+
+    fn read_data(&mut self, data: &mut [u8]) {
+        let (drive, media) = self.selected();
+        if drive.status & status::DRQ == 0 || !drive.read_data(data) {
+            return;
+        }
+        match media {
+            Some(Media::Disk(disk)) => drive.block_read(&mut **disk),
+            Some(Media::Cdrom(disc)) => {
+                // IDENTIFY PACKET DEVICE is an ATA transfer: it ends without an interrupt.
+                if drive.count.now & super::drive::reason::IO == 0 {
+                    drive.phase = Phase::Idle;
+                    drive.status = status::DRDY | status::DSC;
+                } else {
+                    drive.packet_block_read(reborrow(disc));
+                }
+            }
+            None => {}
+        }
+        self.drive_interrupt();
+    }
+
+    fn write_data(&mut self, data: &[u8]) {
+        let (drive, media) = self.selected();
+        if drive.status & status::DRQ == 0 || !drive.write_data(data) {
+            return;
+        }
+        match media {
+            Some(Media::Disk(disk)) => drive.block_written(&mut **disk),
+            Some(Media::Cdrom(disc)) => drive.run_packet(reborrow(disc)),
+            None => {}
+        }
+        self.run_dma();
+        self.drive_interrupt();
+    }
+
+    /// Moves data if the bus master is started and the drive waits for it.
+    pub(super) fn run_dma(&mut self) {
+        let index = self.index();
+        let drive = &mut self.state.drives[index];
+        let Some(media) = self.media[index].as_mut() else { return };
+        self.state.bus_master.run(drive, media, &*self.memory);
+    }
+
+    /// A write to the bus master's registers.
+    pub(super) fn write_bus_master(&mut self, offset: u64, value: u8) {
+        if self.state.bus_master.write(offset, value) {
+            self.run_dma();
+            self.drive_interrupt();
+        }
+    }
+}
+
+/// The disc in a drive.
+pub(super) fn reborrow(disc: &mut Option<Box<dyn BlockDevice>>) -> Option<&mut dyn BlockDevice> {
+    match disc {
+        Some(disc) => Some(&mut **disc),
+        None => None,
+    }
+}
+
+impl BusDevice for Channel {
+    /// `offset` is the port number.
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let register = offset.wrapping_sub(self.base);
+        if register == 0 {
+            return self.read_data(data);
+        }
+        crate::bus::read_bytes(register, data, |register| self.read_register(register));
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let register = offset.wrapping_sub(self.base);
+        if register == 0 {
+            return self.write_data(data);
+        }
+        crate::bus::write_bytes(register, data, |register, value| {
+            self.write_register(register, value);
+        });
+    }
+}

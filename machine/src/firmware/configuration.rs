@@ -1,0 +1,68 @@
+//! What firmware is told: fw_cfg's items and files, and bytes of CMOS.
+
+use super::BootOrder;
+use crate::board::port;
+use crate::boot::MemoryMap;
+use devices::acpi::loader::{self, LoaderFiles};
+use devices::fw_cfg::{FwCfg, FwCfgError};
+use devices::legacy::rtc::RtcDevice;
+
+/// SeaBIOS: not zero if the PIT is on pin 2 of the I/O APIC (key `FW_CFG_IRQ0_OVERRIDE`).
+const IRQ0_OVERRIDE: u16 = 0x8002;
+
+/// The fw_cfg device. Firmware takes the memory map from `ram_size` and `mmio_start`, and places
+/// `tables` itself.
+pub(crate) fn device(
+    ram_size: u64,
+    mmio_start: u64,
+    cpus: u16,
+    tables: LoaderFiles,
+    serial_console: bool,
+) -> Result<FwCfg, FwCfgError> {
+    let mut device = FwCfg::new(ram_size, cpus);
+    device.set(IRQ0_OVERRIDE, [1u8]);
+    let mut map = Vec::new();
+    for (start, size) in MemoryMap::ram_ranges(ram_size, mmio_start) {
+        map.extend(start.to_le_bytes());
+        map.extend(size.to_le_bytes());
+        map.extend(1u32.to_le_bytes());
+    }
+    device.add_file("etc/e820", map)?;
+    device.add_file(loader::RSDP_FILE, tables.rsdp)?;
+    device.add_file(loader::TABLES_FILE, tables.tables)?;
+    device.add_file(loader::LOADER_FILE, tables.commands)?;
+    if serial_console {
+        device.add_file("etc/sercon-port", u32::from(port::COM1).to_le_bytes().to_vec())?;
+    }
+    Ok(device)
+}
+
+/// CMOS bytes that PC firmware expects: floppy drives (two 1.44 MB at most), equipment, number of
+/// processors, boot order.
+pub(crate) fn configure_cmos(rtc: &mut RtcDevice, floppies: usize, cpus: u8, boot: BootOrder) {
+    const TYPE_1440K: u8 = 4;
+    let drives = match floppies {
+        0 => 0,
+        1 => TYPE_1440K << 4,
+        _ => TYPE_1440K << 4 | TYPE_1440K,
+    };
+    rtc.set_cmos(0x10, drives);
+    // Equipment: x87, PS/2 mouse, floppy drives.
+    let floppy_bits = match floppies {
+        0 => 0,
+        1 => 0x01,
+        _ => 0x41,
+    };
+    rtc.set_cmos(0x14, 0x06 | floppy_bits);
+    rtc.set_cmos(0x5F, cpus.saturating_sub(1));
+    // Bochs's boot sequence: 1 floppy, 2 hard disk, 3 CD-ROM; first in the low nibble of 0x3D,
+    // second in its high one, third in the high nibble of 0x38, whose bit 0 says not to look for a
+    // floppy's signature.
+    let (first, second, third) = match boot {
+        BootOrder::Disk => (2, 3, 1),
+        BootOrder::Cdrom => (3, 2, 1),
+        BootOrder::Floppy => (1, 2, 3),
+    };
+    rtc.set_cmos(0x3D, second << 4 | first);
+    rtc.set_cmos(0x38, third << 4 | 1);
+}

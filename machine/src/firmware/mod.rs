@@ -1,0 +1,77 @@
+//! Booting as a bare PC does: firmware in ROM at the top of 4 GiB, the rest from disks.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `locate.rs` | where the host keeps SeaBIOS and its VGA BIOS |
+//! | `shadow.rs` | the ROM, and RAM in its place below 1 MiB |
+//! | `configuration.rs` | what firmware is told through fw_cfg and CMOS |
+//! | `log.rs` | firmware's debug port |
+//! | `chipset.rs` | the PCI board around the legacy devices |
+
+mod chipset;
+mod configuration;
+mod locate;
+mod log;
+mod shadow;
+
+pub(crate) use chipset::{Chipset, Parts};
+pub use locate::{FirmwareError, bios, vga_bios};
+pub(crate) use shadow::{ShadowRam, rom_range};
+
+use devices::block::BlockDevice;
+
+/// Which kind of drive is tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BootOrder {
+    /// Hard disk, then CD-ROM, then floppy.
+    #[default]
+    Disk,
+    /// CD-ROM, then hard disk, then floppy.
+    Cdrom,
+    /// Floppy, then hard disk, then CD-ROM.
+    Floppy,
+}
+
+/// What is in the drives.
+#[derive(Default)]
+pub struct Drives {
+    /// Hard disks, at most four together with the CD-ROMs.
+    pub disks: Vec<Box<dyn BlockDevice>>,
+    /// CD-ROMs.
+    pub cdroms: Vec<Box<dyn BlockDevice>>,
+    /// Floppies, at most two.
+    pub floppies: Vec<Box<dyn BlockDevice>>,
+}
+
+/// A machine that boots from its firmware.
+pub struct Firmware {
+    /// The BIOS image: a multiple of 4 KiB, from 64 KiB to 16 MiB.
+    pub bios: Vec<u8>,
+    /// The VGA adapter's option ROM. Without one there is no VGA adapter.
+    pub vga_bios: Option<Vec<u8>>,
+    /// Whether firmware shows its screen on COM1 too and takes keys from there.
+    pub serial_console: bool,
+    /// What is in the drives.
+    pub drives: Drives,
+    /// Which is tried first.
+    pub boot: BootOrder,
+}
+
+/// Sizes of BIOS images that can be.
+pub(crate) const BIOS_SIZES: std::ops::RangeInclusive<u64> = 0x1_0000..=0x100_0000;
+
+impl Firmware {
+    /// SeaBIOS and its VGA BIOS from the host's standard places, empty drives.
+    ///
+    /// # Errors
+    /// [`FirmwareError`] if they are not there.
+    pub fn seabios() -> Result<Firmware, FirmwareError> {
+        Ok(Firmware {
+            bios: bios(None)?,
+            vga_bios: Some(vga_bios()?),
+            serial_console: false,
+            drives: Drives::default(),
+            boot: BootOrder::default(),
+        })
+    }
+}
