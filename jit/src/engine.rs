@@ -62,6 +62,7 @@ pub struct Engine {
     config: Config,
     arena: Arena,
     low: Low,
+    host: Host,
     stubs: Option<Stubs>,
     addresses: Addresses,
     cache: BlockCache,
@@ -99,6 +100,7 @@ impl Engine {
             config,
             arena: Arena::new(config.cache_size.max(256 << 10))?,
             low: Low::new()?,
+            host: Host::detect(),
             stubs: None,
             addresses: Addresses::default(),
             cache: BlockCache::default(),
@@ -230,7 +232,7 @@ impl Engine {
         }
         self.addresses = addresses;
         self.arena.clear();
-        self.stubs = stubs::emit(&mut self.arena, &self.low, addresses.cpu, Host::detect());
+        self.stubs = stubs::emit(&mut self.arena, &self.low, addresses.cpu, self.host);
         self.flush_translations();
         self.stubs.is_some()
     }
@@ -332,6 +334,7 @@ impl Engine {
             sites: &mut self.sites,
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
+            bmi2: self.host.bmi2,
             helpers_only: self.config.helpers_only,
             precise_flags: self.config.precise_flags,
         };

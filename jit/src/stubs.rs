@@ -77,6 +77,7 @@ pub(crate) struct Stubs {
 pub(crate) struct Host {
     avx: bool,
     avx512: bool,
+    pub(crate) bmi2: bool,
 }
 
 impl Host {
@@ -84,6 +85,7 @@ impl Host {
         Host {
             avx: std::is_x86_feature_detected!("avx"),
             avx512: std::is_x86_feature_detected!("avx512f"),
+            bmi2: std::is_x86_feature_detected!("bmi2"),
         }
     }
 }

@@ -52,7 +52,14 @@ impl Unit<'_> {
     pub(crate) fn jcc(&mut self, _: &Op, insn: &Instruction) -> bool {
         let Some(target) = self.target(insn) else { return false };
         self.before_flag_use();
-        let condition = insn.condition_code() as u8 - 1;
+        let mut condition = insn.condition_code() as u8 - 1;
+        let mut target = target;
+        let copy_follows = (self.index + 1) % self.body == 0 && self.index + 1 != self.count;
+        if copy_follows {
+            // Taken, the loop goes on in its next copy.
+            condition ^= 1;
+            target = self.next;
+        }
         self.ops.push(0x0F);
         self.ops.push(0x80 | condition);
         self.ops.push_i32(0);

@@ -24,7 +24,7 @@ use crate::stubs::{Addresses, Stubs};
 pub(crate) use cold::Cold;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 pub(crate) use flags::FlagState;
-use iced_x86::{Encoder, Instruction};
+use iced_x86::{Encoder, Instruction, OpKind};
 use interp::engine::block::Op;
 
 /// A direct exit that may be linked to its target.
@@ -55,6 +55,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) first_link: u32,
     /// The vector instructions that the guest's CPU has.
     pub(crate) policy: &'a x86::cpuid::Policy,
+    /// The host has RORX.
+    pub(crate) bmi2: bool,
     pub(crate) helpers_only: bool,
     pub(crate) precise_flags: bool,
 }
@@ -81,6 +83,9 @@ pub(crate) struct Unit<'a> {
     /// The instruction being emitted.
     index: usize,
     count: usize,
+    /// Instructions of one copy of an unrolled loop, and RIP of the first.
+    body: usize,
+    start: u64,
     flags: FlagState,
     cold: Vec<Cold>,
     links: Vec<LinkRequest>,
@@ -105,9 +110,15 @@ pub(crate) fn emit_block(
     insns: &[Op],
     env: Environment<'_>,
 ) -> Option<Emitted> {
+    let copies = if env.helpers_only { 1 } else { unroll(rip, key, insns) };
+    let count = insns.len() * copies;
+    let insns: Vec<Op> = insns.iter().copied().cycle().take(count).collect();
     let mut at = rip;
-    let mut iced = Vec::with_capacity(insns.len());
-    for op in insns {
+    let mut iced = Vec::with_capacity(count);
+    for (i, op) in insns.iter().enumerate() {
+        if i % (count / copies) == 0 {
+            at = rip;
+        }
         iced.push(op.insn.to_iced(at));
         at = key.wrap(at.wrapping_add(u64::from(op.insn.len)));
     }
@@ -122,7 +133,9 @@ pub(crate) fn emit_block(
         effects,
         live,
         index: 0,
-        count: insns.len(),
+        count,
+        body: count / copies,
+        start: rip,
         flags: FlagState::SAVED,
         cold: Vec::new(),
         links: Vec::new(),
@@ -133,7 +146,23 @@ pub(crate) fn emit_block(
         rip,
         next: rip,
     };
-    unit.run(insns, &iced)
+    unit.run(&insns, &iced)
+}
+
+/// How often to lay the body of a loop that is one block behind itself: the count and the poll at
+/// the entry are then done once for all copies.
+fn unroll(rip: u64, key: Key, insns: &[Op]) -> usize {
+    const MAX_INSTRUCTIONS: usize = 32;
+    const MAX_COPIES: usize = 4;
+    let length = |op: &Op| u64::from(op.insn.len);
+    let Some((last, body)) = insns.split_last() else { return 1 };
+    let at = body.iter().fold(rip, |at, op| key.wrap(at.wrapping_add(length(op))));
+    let branch = last.insn.to_iced(at);
+    let kind = if key.is_long() { OpKind::NearBranch64 } else { OpKind::NearBranch32 };
+    let closes = branch.is_jcc_short_or_near()
+        && branch.op0_kind() == kind
+        && key.wrap(branch.near_branch_target()) == rip;
+    if closes { (MAX_INSTRUCTIONS / insns.len()).clamp(1, MAX_COPIES) } else { 1 }
 }
 
 impl<'a> Unit<'a> {
@@ -166,7 +195,7 @@ impl<'a> Unit<'a> {
     /// Makes `op`, the one behind the current instruction, the current one.
     fn begin(&mut self, index: usize, op: &Op) {
         self.index = index;
-        self.rip = self.next;
+        self.rip = if index % self.body == 0 { self.start } else { self.next };
         self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
     }
 
