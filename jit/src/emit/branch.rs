@@ -54,7 +54,8 @@ impl Unit<'_> {
         self.before_flag_use();
         let mut condition = insn.condition_code() as u8 - 1;
         let mut target = target;
-        let copy_follows = (self.index + 1) % self.body == 0 && self.index + 1 != self.count;
+        let copy_follows =
+            (self.index + 1).is_multiple_of(self.body) && self.index + 1 != self.count;
         if copy_follows {
             // Taken, the loop goes on in its next copy.
             condition ^= 1;

@@ -195,7 +195,7 @@ impl<'a> Unit<'a> {
     /// Makes `op`, the one behind the current instruction, the current one.
     fn begin(&mut self, index: usize, op: &Op) {
         self.index = index;
-        self.rip = if index % self.body == 0 { self.start } else { self.next };
+        self.rip = if index.is_multiple_of(self.body) { self.start } else { self.next };
         self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
     }
 
