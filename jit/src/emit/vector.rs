@@ -4,7 +4,7 @@ use super::memory::Access;
 use super::passthrough::{map_registers, set_host_address, simplify};
 use super::{Cold, Unit};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Mnemonic};
 use interp::engine::block::Op;
 use native::{MemoryUse, Prepared, Unit as Kind};
 
@@ -18,7 +18,14 @@ enum Needs {
 
 impl Unit<'_> {
     /// What a copy of `op` needs; none where the helper must run it.
+    ///
+    /// Whatever needs something later in the block must say so here: what the entry did not load
+    /// may be in the host's registers all the same, left there by the block before, and loading
+    /// it then would bring back old values from the context.
     fn needs(&self, op: &Op) -> Option<Needs> {
+        if op.insn.mnemonic() == Mnemonic::Vzeroupper {
+            return self.copies_vzeroupper().then_some(Needs::Vectors);
+        }
         let Prepared::Cached(thunk) = native::thunk(op.insn.handle)? else { return None };
         if !thunk.needs.iter().all(|&feature| self.env.policy.has(feature)) {
             return None;
@@ -55,6 +62,10 @@ impl Unit<'_> {
         }
     }
 
+    fn copies_vzeroupper(&self) -> bool {
+        self.env.policy.has(x86::cpuid::Feature::Avx) && self.key.avx()
+    }
+
     /// Loads what a helper in this block has saved.
     fn load_units(&mut self, needs: Needs) {
         if needs != Needs::X87 && !self.vectors {
@@ -69,8 +80,7 @@ impl Unit<'_> {
 
     /// VZEROUPPER.
     pub(crate) fn vzeroupper(&mut self, _: &Op, insn: &Instruction) -> bool {
-        let there = self.env.policy.has(x86::cpuid::Feature::Avx);
-        if !there || !self.key.avx() || !self.encodes(insn) {
+        if !self.copies_vzeroupper() || !self.encodes(insn) {
             return false;
         }
         self.load_units(Needs::Vectors);

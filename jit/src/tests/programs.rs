@@ -389,3 +389,39 @@ fn hints_do_nothing() {
         a.vzeroupper().unwrap();
     });
 }
+
+/// A block whose only vector instruction is VZEROUPPER finds the registers loaded, or not.
+#[test]
+fn vzeroupper_in_a_block_of_its_own() {
+    for start in [Start::Long, Start::User64] {
+        let end = check(start, |a| {
+            let (mut top, mut cold, mut sum, mut clear) =
+                (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+            a.mov(ecx, 100).unwrap();
+            a.set_label(&mut top).unwrap();
+            a.vmovd(xmm0, ecx).unwrap();
+            a.call(sum).unwrap();
+            a.vpxor(ymm2, ymm1, ymm3).unwrap();
+            a.call(clear).unwrap();
+            a.test(ecx, 3).unwrap();
+            a.jne(cold).unwrap();
+            // Leaves the registers in the context.
+            a.xlatb().unwrap();
+            a.vzeroupper().unwrap();
+            a.set_label(&mut cold).unwrap();
+            a.vzeroupper().unwrap();
+            a.dec(ecx).unwrap();
+            a.jne(top).unwrap();
+            a.ud2().unwrap();
+            a.set_label(&mut sum).unwrap();
+            a.vpaddd(ymm1, ymm1, ymm0).unwrap();
+            a.ret().unwrap();
+            a.set_label(&mut clear).unwrap();
+            a.inc(eax).unwrap();
+            a.vzeroupper().unwrap();
+            a.ret().unwrap();
+        });
+        // To the first UD2, not to AVX being off.
+        assert!(matches!(end, Ended::Fault(_, rip) if rip > CODE + 0x20), "{end:?}");
+    }
+}
