@@ -45,7 +45,8 @@ pub struct Config {
     /// Calls the interpreter's definition for every instruction.
     pub helpers_only: bool,
     /// Keeps arithmetic flags that no instruction will read, so that exception frames hold what
-    /// the interpreter puts there. For lockstep runs.
+    /// the interpreter puts there, and hands flags that an instruction leaves undefined to the host
+    /// as the guest has them. For lockstep runs.
     pub precise_flags: bool,
 }
 

@@ -22,11 +22,13 @@ pub(crate) struct Effects {
     pub(crate) kills: u32,
 }
 
-/// The effects of one instruction.
-pub(crate) fn effects(insn: &Instruction) -> Effects {
+/// The effects of one instruction. `precise`: CPUs keep some of the flags that the manual calls
+/// undefined (AMD's keep CF over DIV, and all but ZF over BSF), so those are not killed.
+pub(crate) fn effects(insn: &Instruction, precise: bool) -> Effects {
     let reads = insn.rflags_read() & ALL;
     let writes = insn.rflags_modified() & ALL;
-    let kills = if is_conditional(insn) { 0 } else { writes };
+    let kept = if precise { insn.rflags_undefined() } else { 0 };
+    let kills = if is_conditional(insn) { 0 } else { writes & !kept };
     Effects { reads, writes, kills }
 }
 

@@ -82,6 +82,7 @@ impl Unit<'_> {
             self.load_register(insn.op0_register(), 14);
         }
         check(self, size, slow);
+        self.before_flag_use();
         self.put(&copy);
         self.after_flag_write();
         self.place(back);

@@ -122,7 +122,7 @@ pub(crate) fn emit_block(
         iced.push(op.insn.to_iced(at));
         at = key.wrap(at.wrapping_add(u64::from(op.insn.len)));
     }
-    let effects: Vec<Effects> = iced.iter().map(effects).collect();
+    let effects: Vec<Effects> = iced.iter().map(|insn| effects(insn, env.precise_flags)).collect();
     let live = analyze(&iced, &effects, env.precise_flags);
     let unit = Unit {
         ops: VecAssembler::new(base as usize),

@@ -7,19 +7,19 @@ use iced_x86::{Instruction, RflagsBits};
 use std::collections::HashSet;
 
 /// xorshift64*.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
-    fn register(&mut self) -> u64 {
+    pub(super) fn register(&mut self) -> u64 {
         match self.below(8) {
             0 => self.next(),
             1 => self.next() as u32 as u64,
@@ -31,7 +31,7 @@ impl Random {
 }
 
 /// Bytes that are often an instruction of interest.
-fn bytes(random: &mut Random, bits: u32) -> [u8; 15] {
+pub(super) fn bytes(random: &mut Random, bits: u32) -> [u8; 15] {
     let mut bytes = [0; 15];
     bytes.fill_with(|| random.next() as u8);
     let mut at = 0;
@@ -65,7 +65,7 @@ fn bytes(random: &mut Random, bits: u32) -> [u8; 15] {
     bytes
 }
 
-fn interesting(insn: &Insn, known: &HashSet<Mnemonic>) -> bool {
+pub(super) fn interesting(insn: &Insn, known: &HashSet<Mnemonic>) -> bool {
     use Mnemonic::*;
     let mnemonic = insn.mnemonic();
     // Their memory operands may be anything; the thunks and the string families have own tests.
@@ -149,7 +149,7 @@ fn flag_mask(undefined: u32) -> u64 {
     gone.fold(x86::flags::ALL, |mask, (_, flag)| mask & !flag)
 }
 
-fn writes_stack_pointer(insn: &Instruction) -> bool {
+pub(super) fn writes_stack_pointer(insn: &Instruction) -> bool {
     insn.op_count() > 0
         && insn.op0_register().full_register() == iced_x86::Register::RSP
         && insn.mnemonic() != Mnemonic::Push
@@ -184,7 +184,7 @@ fn run(start: Start, bits: u32, seed: u64, rounds: u32) {
     }
 }
 
-fn known() -> HashSet<Mnemonic> {
+pub(super) fn known() -> HashSet<Mnemonic> {
     (CUSTOM.iter().map(|line| line.0)).chain(PASSTHROUGH.iter().copied()).collect()
 }
 
