@@ -1,7 +1,7 @@
 //! How each instruction is emitted: the one table of strategies.
 
 use crate::emit::Unit;
-use decoder::Mnemonic;
+use decoder::{Code, Mnemonic};
 use iced_x86::Instruction;
 use interp::engine::block::Op;
 use std::sync::OnceLock;
@@ -58,8 +58,9 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Pushfd, |u, o, i| u.pushf(o, i)),
         (Pushfq, |u, o, i| u.pushf(o, i)),
         (Nop, |u, o, i| u.nothing(o, i)),
-        (Reservednop, |u, o, i| u.nothing(o, i)),
-        (Vzeroupper, |u, o, i| u.vzeroupper(o, i)),
+        (Reservednop, |u, o, i| !is_prefetch_group(i) && u.nothing(o, i)),
+        // Outside 64-bit mode it leaves YMM8 to YMM15 alone.
+        (Vzeroupper, |u, o, i| o.insn.bits == 64 && u.vzeroupper(o, i)),
         (Endbr64, |u, o, i| u.nothing(o, i)),
         (Endbr32, |u, o, i| u.nothing(o, i)),
         (Prefetch, |u, o, i| u.nothing(o, i)),
@@ -92,6 +93,22 @@ pub(crate) const PASSTHROUGH: &[Mnemonic] = {
     ]
 };
 
+/// 0F 0D with reserved operands, which is undefined on some processors: the interpreter knows.
+fn is_prefetch_group(insn: &Instruction) -> bool {
+    matches!(
+        insn.code(),
+        Code::Reservednop_rm16_r16_0F0D
+            | Code::Reservednop_rm32_r32_0F0D
+            | Code::Reservednop_rm64_r64_0F0D
+    )
+}
+
+/// Whether the host executes a copy of this encoding: XOP's BEXTR (TBM) shares its mnemonic with
+/// the one of BMI, and would be an undefined opcode of the host's process.
+fn runs_as_copy(op: &Op) -> bool {
+    !matches!(op.insn.code, Code::XOP_Bextr_r32_rm32_imm32 | Code::XOP_Bextr_r64_rm64_imm32)
+}
+
 fn table() -> &'static [Emit] {
     static TABLE: OnceLock<Vec<Emit>> = OnceLock::new();
     TABLE.get_or_init(|| {
@@ -112,5 +129,8 @@ pub(crate) fn strategy(op: &Op) -> Emit {
         // A vector or x87 instruction that the host executes.
         return Emit::Passthrough;
     }
-    table()[op.insn.mnemonic() as usize & 2047]
+    match table()[op.insn.mnemonic() as usize & 2047] {
+        Emit::Passthrough if !runs_as_copy(op) => Emit::Helper,
+        emit => emit,
+    }
 }
