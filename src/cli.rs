@@ -1,5 +1,6 @@
 //! The arguments.
 
+use crate::conform::ConformArgs;
 use crate::status;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Demo(Box<DemoArgs>),
     /// Say what this host offers and what Ringshift makes of it
     Check,
+    /// Compare with real processors: the host CPU, and tests captured from others
+    Conform(Box<ConformArgs>),
 }
 
 #[derive(Debug, Args)]

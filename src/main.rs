@@ -5,6 +5,7 @@
 
 mod check;
 mod cli;
+mod conform;
 mod console;
 mod demo;
 mod lockstep;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Check => check::run(),
+        Command::Conform(args) => conform::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ringshift: {error:#}");

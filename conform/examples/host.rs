@@ -15,6 +15,8 @@ fn main() {
             "--case" => options.case = Some(number()),
             "--threads" => options.threads = number() as usize,
             "--keep" => options.keep = number() as usize,
+            "--jit" => options.engine = host::Engine::Jit,
+            "--helpers" => options.engine = host::Engine::JitHelpers,
             "--form" => options.form = args.next(),
             "--table" => table = true,
             _ => options.filter = Some(arg),

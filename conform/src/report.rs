@@ -73,6 +73,23 @@ impl FromStr for Destination {
     }
 }
 
+impl Destination {
+    /// The destination for one part of a run that has several: `part` goes in front of the
+    /// file name's extension.
+    pub fn for_part(&self, part: Option<&str>) -> Destination {
+        let Some(part) = part else { return self.clone() };
+        let renamed = |path: &PathBuf| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let extension = path.extension().map(|e| format!(".{}", e.to_string_lossy()));
+            path.with_file_name(format!("{stem}-{part}{}", extension.unwrap_or_default()))
+        };
+        match self {
+            Destination::Junit(path) => Destination::Junit(renamed(path)),
+            Destination::Json(path) => Destination::Json(renamed(path)),
+        }
+    }
+}
+
 impl Report {
     /// Writes the report.
     ///
@@ -158,6 +175,8 @@ mod tests {
             "json:a:b".parse::<Destination>().expect("valid"),
             Destination::Json("a:b".into())
         );
+        let part = Destination::Junit("a/b.xml".into()).for_part(Some("64"));
+        assert_eq!(part, Destination::Junit("a/b-64.xml".into()));
         assert!("xml:a".parse::<Destination>().is_err());
         assert!("json:".parse::<Destination>().is_err());
     }

@@ -3,10 +3,10 @@
 use conform::Progress;
 use conform::host::segments::LDT;
 use conform::host::state::{Case, Outcome};
-use conform::host::{self, Interpreter, Options, Subject};
+use conform::host::{self, Engine, Interpreter, Options, Subject};
 
-fn agrees(bits: u32) {
-    let options = Options { bits, count: 8, seed: 20, ..Options::default() };
+fn agrees(bits: u32, engine: Engine) {
+    let options = Options { bits, engine, count: 8, seed: 20, ..Options::default() };
     let progress = Progress::new();
     let summary = host::run(&options, &progress).expect("runs");
     assert!(summary.passed(), "{summary}");
@@ -18,17 +18,23 @@ fn agrees(bits: u32) {
 
 #[test]
 fn agrees_in_64_bit_code() {
-    agrees(64);
+    agrees(64, Engine::Interp);
 }
 
 #[test]
 fn agrees_in_32_bit_code() {
-    agrees(32);
+    agrees(32, Engine::Interp);
 }
 
 #[test]
 fn agrees_in_16_bit_code() {
-    agrees(16);
+    agrees(16, Engine::Interp);
+}
+
+#[test]
+fn translated_code_agrees() {
+    agrees(64, Engine::Jit);
+    agrees(32, Engine::Jit);
 }
 
 #[test]

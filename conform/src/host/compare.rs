@@ -81,7 +81,7 @@ pub const MASKS: &[Mask] = &[
     },
     Mask {
         name: "partial-frame",
-        source: "Memory below the stack pointer after a far CALL or ENTER that faulted: the frame \
+        source: "Memory below the stack pointer after a CALL or ENTER that faulted: the frame \
                  may have been written in part, and ENTER may probe the stack's new end (SDM vol. \
                  2A, ENTER; memory below the stack pointer is nobody's).",
     },
@@ -337,12 +337,9 @@ pub fn differences(case: &Case, host: &Outcome, ours: &Outcome) -> Vec<Differenc
     let mut found = Vec::new();
     let insn = case.instruction();
     let (host_end, host_rip) = ending(case, host);
-    let (our_end, mut our_rip) = ending(case, ours);
-    if optional_fault(&insn, host_end, our_end) {
+    let (our_end, our_rip) = ending(case, ours);
+    if optional_fault(&insn, host_end, our_end) || has_reserved_prefix(case, &insn) {
         return found;
-    }
-    if has_reserved_prefix(case, &insn) {
-        our_rip = host_rip;
     }
     if host_end != our_end && !same_fault(&insn, host_end, our_end) {
         let name = |end: Ending| match end {
@@ -392,7 +389,7 @@ pub fn differences(case: &Case, host: &Outcome, ours: &Outcome) -> Vec<Differenc
             found.push(difference(&format!("YMM{i}"), vector(a, i), vector(b, i)));
         }
     }
-    if !completed && (insn.is_call_far_indirect() || insn.is_call_far()) {
+    if !completed && insn.mnemonic() == Mnemonic::Call {
         // See the mask "partial-frame".
     } else if is_amd() && stores_pointers(&insn) {
         let mut masked = ours.memory.clone();
@@ -514,6 +511,11 @@ pub fn undefined_flags(insn: &Instruction) -> u64 {
     .iter()
     .filter(|(iced, _)| bits & iced != 0)
     .fold(0, |mask, (_, flag)| mask | flag);
+    let rotates = matches!(insn.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+    if rotates && insn.op1_kind() == iced_x86::OpKind::Immediate8 && insn.immediate8() & 31 > 1 {
+        // Undefined for every count but one, even where the count is a whole turn.
+        mask |= flags::OF;
+    }
     if matches!(insn.mnemonic(), Mnemonic::Bsf | Mnemonic::Bsr) {
         mask |= flags::ARITHMETIC & !flags::ZF;
     }

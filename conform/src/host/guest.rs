@@ -4,8 +4,8 @@
 use super::layout::{CODE, CODE_SIZE, CONTENTS, FILL, Kind, MAP, MEMORY, PAGE, PAGES, WINDOW};
 use super::segments::{GDT, LdtEntry};
 use super::state::{Case, Outcome, State, legacy};
-use interp::{Engine, Exit, sync};
-use softmmu::{GuestRam, Mmu, MmuError, NullBus, RamError, RamRange};
+use interp::{Exit, sync};
+use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, NullBus, RamError, RamRange};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use thiserror::Error;
@@ -21,6 +21,12 @@ pub enum GuestError {
     /// No MMU.
     #[error(transparent)]
     Mmu(#[from] MmuError),
+    /// No memory below 2 GiB for the CPU's state.
+    #[error(transparent)]
+    Low(#[from] LowError),
+    /// No translator.
+    #[error(transparent)]
+    Translator(#[from] jit::EngineError),
     /// The paging registers were refused.
     #[error("the guest's paging registers are refused: {0}")]
     Paging(Fault),
@@ -71,30 +77,73 @@ const NX: u64 = 1 << 63;
 /// Instructions that a case and its exception handler may take: two at most, and repetitions.
 const MAX_INSTRUCTIONS: u64 = 16;
 
-/// The interpreter.
-pub struct Interpreter {
+/// Something that runs a vCPU.
+pub trait Executor: Sized {
+    /// One with empty caches.
+    ///
+    /// # Errors
+    /// [`GuestError`].
+    fn new() -> Result<Self, GuestError>;
+    /// Runs at most about `limit` instructions.
+    fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit;
+}
+
+impl Executor for interp::Engine {
+    fn new() -> Result<Self, GuestError> {
+        Ok(interp::Engine::new())
+    }
+    fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
+        interp::Engine::run(self, cpu, mmu, limit)
+    }
+}
+
+/// The translator, from the first execution on; with `HELPERS`, calling the interpreter's
+/// definition of every instruction.
+pub struct Translate<const HELPERS: bool>(jit::Engine);
+
+impl<const HELPERS: bool> Executor for Translate<HELPERS> {
+    fn new() -> Result<Self, GuestError> {
+        let config = jit::Config {
+            threshold: 0,
+            helpers_only: HELPERS,
+            precise_flags: true,
+            cache_size: 1 << 20,
+        };
+        Ok(Translate(jit::Engine::new(config)?))
+    }
+    fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
+        self.0.run(cpu, mmu, limit)
+    }
+}
+
+/// The interpreter as a subject.
+pub type Interpreter = Guest<interp::Engine>;
+
+/// A guest whose vCPU is run by `E`.
+pub struct Guest<E> {
     reset: Cpu,
-    cpu: Cpu,
+    /// Where translated code reaches it.
+    cpu: LowBox<Cpu>,
     mmu: Mmu,
     ram: Arc<GuestRam>,
-    engine: Engine,
+    engine: E,
     ldt: Vec<LdtEntry>,
 }
 
-impl Interpreter {
+impl<E: Executor> Guest<E> {
     /// A guest with the given LDT.
     ///
     /// # Errors
     /// [`GuestError`].
-    pub fn new(ldt: &[LdtEntry]) -> Result<Interpreter, GuestError> {
+    pub fn new(ldt: &[LdtEntry]) -> Result<Guest<E>, GuestError> {
         let ram = Arc::new(GuestRam::new(&[RamRange { gpa: 0, len: RAM }])?);
         let mut mmu = Mmu::new(ram.clone(), Arc::new(NullBus))?;
         write_tables(&ram, ldt)?;
         let mut cpu = Cpu::new();
         set_system_registers(&mut cpu, ldt);
         sync::paging_changed(&mut cpu, &mut mmu).map_err(GuestError::Paging)?;
-        let engine = Engine::new();
-        Ok(Interpreter { reset: cpu.clone(), cpu, mmu, ram, engine, ldt: ldt.to_vec() })
+        let (engine, reset) = (E::new()?, cpu.clone());
+        Ok(Guest { reset, cpu: LowBox::new(cpu)?, mmu, ram, engine, ldt: ldt.to_vec() })
     }
 
     fn execute(&mut self, case: &Case) -> Result<Outcome, String> {
@@ -158,7 +207,7 @@ impl Interpreter {
                 (high >> 64) as u64,
             ]);
         }
-        self.cpu = cpu;
+        *self.cpu = cpu;
         sync::mode_changed(&mut self.cpu, &mut self.mmu);
     }
 
@@ -242,7 +291,7 @@ impl Interpreter {
     }
 }
 
-impl Subject for Interpreter {
+impl<E: Executor> Subject for Guest<E> {
     fn run(&mut self, case: &Case) -> Result<Outcome, String> {
         match catch_unwind(AssertUnwindSafe(|| self.execute(case))) {
             Ok(result) => result,
@@ -254,7 +303,7 @@ impl Subject for Interpreter {
                     .unwrap_or("no message")
                     .to_owned();
                 // Whatever it was doing is unfinished.
-                match Interpreter::new(&self.ldt.clone()) {
+                match Guest::new(&self.ldt.clone()) {
                     Ok(new) => *self = new,
                     Err(error) => return Err(format!("PANIC: {text}; then: {error}")),
                 }

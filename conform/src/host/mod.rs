@@ -13,7 +13,7 @@ mod shrink;
 pub mod state;
 mod summary;
 
-pub use guest::{GuestError, Interpreter, Subject};
+pub use guest::{Executor, Guest, GuestError, Interpreter, Subject, Translate};
 pub use sandbox::SandboxError;
 pub use summary::{Finding, FormResult, Summary};
 
@@ -29,6 +29,17 @@ use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 use x86::Vector;
 
+/// An engine of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// The interpreter.
+    Interp,
+    /// The translator, from the first execution on.
+    Jit,
+    /// The translator, calling the interpreter's definition of every instruction.
+    JitHelpers,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -38,6 +49,8 @@ pub struct Options {
     pub count: u64,
     /// Code size: 16, 32 or 64.
     pub bits: u32,
+    /// What is compared with the host.
+    pub engine: Engine,
     /// Only mnemonics that are this, ignoring case; with a final `*`, that begin with it.
     pub filter: Option<String>,
     /// Only the form with this name.
@@ -58,6 +71,7 @@ impl Default for Options {
             seed: 1,
             count: 100,
             bits: 64,
+            engine: Engine::Interp,
             filter: None,
             form: None,
             case: None,
@@ -89,15 +103,23 @@ pub enum HostError {
 /// [`segments::GDT`] and [`segments::LDT`].
 pub type MakeSubject<'a> = dyn Fn() -> Result<Box<dyn Subject>, GuestError> + Sync + 'a;
 
-/// Runs the suite with the interpreter.
+/// Runs the suite.
 ///
 /// # Errors
 /// [`HostError`], when nothing could be run. Differences, crashes and hangs are results.
 pub fn run(options: &Options, progress: &Progress) -> Result<Summary, HostError> {
-    run_with(options, progress, &|| Ok(Box::new(Interpreter::new(&LDT)?)))
+    match options.engine {
+        Engine::Interp => run_with(options, progress, &|| Ok(Box::new(Interpreter::new(&LDT)?))),
+        Engine::Jit => {
+            run_with(options, progress, &|| Ok(Box::new(Guest::<Translate<false>>::new(&LDT)?)))
+        }
+        Engine::JitHelpers => {
+            run_with(options, progress, &|| Ok(Box::new(Guest::<Translate<true>>::new(&LDT)?)))
+        }
+    }
 }
 
-/// Runs the suite with an engine.
+/// Runs the suite with any engine.
 ///
 /// # Errors
 /// As [`run`].

@@ -1,7 +1,7 @@
 //! Points registers and memory to where an instruction has something to do: addresses into the
 //! window, counts that end, divisors that fit, branch targets and selectors that exist.
 
-use super::Draft;
+use super::{Draft, NEIGHBOURHOOD};
 use crate::host::layout::{CODE, CODE_SIZE, PAGE, WINDOW};
 use crate::host::random::Random;
 use crate::host::segments::{CODE32, CODE64, DATA, TRIED};
@@ -333,7 +333,9 @@ impl Draft {
             7 => target(&mut self.random, 1),
             _ => return self.random.integer(),
         };
-        linear.wrapping_sub(self.rip_base())
+        let near = linear.abs_diff(self.case.linear) < NEIGHBOURHOOD;
+        let away = if near { 2 * NEIGHBOURHOOD } else { 0 };
+        linear.wrapping_add(away).wrapping_sub(self.rip_base())
     }
 
     fn aim_transfer(&mut self, insn: &Instruction, linear: Option<u64>) {

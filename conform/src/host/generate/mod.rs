@@ -11,8 +11,10 @@ use super::layout::{
 use super::random::Random;
 use super::segments::{CODE16, CODE32, CODE64, DATA, DATA16, LDT, ldt_selector};
 use super::state::{Case, State, decode};
-use iced_x86::{Code, Instruction};
+use iced_x86::{Code, Instruction, OpKind};
 
+/// Bytes around an instruction where no branch may lead without a trap.
+const NEIGHBOURHOOD: u64 = 64;
 /// Attempts at an encoding that decodes to the form wanted.
 const ATTEMPTS: u32 = 200;
 
@@ -67,6 +69,7 @@ impl Generator {
         draft.set_segments();
         draft.set_flags();
         draft.aim();
+        draft.trap_loops();
         Some(draft.case)
     }
 
@@ -142,6 +145,19 @@ impl Draft {
         }
     }
 
+    /// A branch into its own neighbourhood would run on: it ends in the single-step trap.
+    fn trap_loops(&mut self) {
+        let insn = self.instruction();
+        let near = matches!(
+            insn.op0_kind(),
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+        );
+        let distance = insn.near_branch_target().abs_diff(self.case.state.rip);
+        if near && distance < NEIGHBOURHOOD {
+            self.case.state.rflags |= x86::flags::TF;
+        }
+    }
+
     fn set_flags(&mut self) {
         use x86::flags::{AC, ARITHMETIC, DF, FIXED_ONE, ID, IF, NT, TF};
         let insn = self.instruction();
@@ -159,8 +175,8 @@ impl Draft {
         set(8, AC);
         set(10, ID);
         set(4, NT);
-        // Branches end in the single-step trap at their target.
-        set(if next { few } else { 100 }, TF);
+        // Half the branches end in the single-step trap at their target, half in what is there.
+        set(if next { few } else { 50 }, TF);
         self.case.state.rflags = rflags;
     }
 

@@ -207,13 +207,13 @@ impl Sandbox {
             }
             self.ask(rest.len() as u32);
             let failure = self.wait().err();
-            // SAFETY: the child waits or is dead.
             let done = match failure {
                 None => rest.len(),
+                // SAFETY: the child is dead.
                 Some(_) => unsafe { (*self.shared).index as usize }.min(rest.len() - 1),
             };
             for i in 0..done {
-                // SAFETY: as above.
+                // SAFETY: the child waits or is dead; the index is below BATCH.
                 outcomes.push(Ok(outcome(unsafe { &(*self.shared).jobs[i] })));
             }
             if let Some(failure) = failure {
