@@ -4,7 +4,7 @@ use super::BootOrder;
 use crate::board::port;
 use crate::boot::MemoryMap;
 use devices::acpi::loader::{self, LoaderFiles};
-use devices::fw_cfg::{FwCfg, FwCfgError};
+use devices::fw_cfg::{FwCfg, FwCfgError, key};
 use devices::legacy::rtc::RtcDevice;
 
 /// SeaBIOS: not zero if the PIT is on pin 2 of the I/O APIC (key `FW_CFG_IRQ0_OVERRIDE`).
@@ -21,6 +21,8 @@ pub(crate) fn device(
 ) -> Result<FwCfg, FwCfgError> {
     let mut device = FwCfg::new(ram_size, cpus);
     device.set(IRQ0_OVERRIDE, [1u8]);
+    // "No graphics" makes SeaBIOS turn to the serial port, whatever the files say.
+    device.set(key::NO_GRAPHICS, u16::from(serial_console).to_le_bytes());
     let mut map = Vec::new();
     for (start, size) in MemoryMap::ram_ranges(ram_size, mmio_start) {
         map.extend(start.to_le_bytes());
