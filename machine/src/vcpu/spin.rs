@@ -25,7 +25,7 @@ impl SpinHint {
         // Only the vCPU's own thread counts here, so nothing is lost between load and store.
         let pauses = self.pauses.load(Ordering::Relaxed).wrapping_add(1);
         self.pauses.store(pauses, Ordering::Relaxed);
-        if self.crowded && pauses % BURST == 0 {
+        if self.crowded && pauses.is_multiple_of(BURST) {
             std::thread::yield_now();
         }
     }
