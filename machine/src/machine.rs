@@ -265,7 +265,7 @@ fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
 
 /// Tables for a kernel that is booted without firmware.
 fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
-    acpi::build(&board_info(policy, cpu), acpi::TABLES_BASE, acpi::TABLES_END)
+    acpi::build(&board_info(policy, cpu), acpi::TABLES_BASE, boot::vectors::HANDLERS)
 }
 
 impl Machine {
@@ -445,6 +445,7 @@ impl Machine {
                 .write_slice(bytes, GuestAddress(*address))
                 .map_err(|_| MachineError::NoRoom(memory_size))?;
         }
+        boot::vectors::install(&memory).map_err(|_| MachineError::NoRoom(memory_size))?;
         map.set(acpi::TABLES_BASE, acpi::TABLES_END - acpi::TABLES_BASE, RegionKind::Reserved);
         let modules: Vec<Module<'_>> =
             kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" }).collect();

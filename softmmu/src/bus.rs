@@ -35,6 +35,12 @@ pub trait PhysBus: Send + Sync {
     fn set_task_priority(&self, value: u8);
     /// The platform's time-stamp counter, before the guest's own offset.
     fn host_tsc(&self) -> u64;
+    /// A KVM hypercall at CPL 0, from 64-bit mode if `long`. `None` where there is none of that
+    /// number; otherwise what RAX becomes, negative for an error.
+    fn hypercall(&self, number: u64, arguments: [u64; 4], long: bool) -> Option<i64> {
+        let _ = (number, arguments, long);
+        None
+    }
     /// The guest executed PAUSE: it probably spins.
     fn pause(&self) {}
     /// The guest moved its time-stamp counter: it is now [`PhysBus::host_tsc`] plus `offset`.

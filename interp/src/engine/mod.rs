@@ -185,7 +185,8 @@ impl Engine {
         self.stats.single_steps += 1;
         let linear = code_linear(cpu);
         let hit = sync::match_code_breakpoint(cpu, linear);
-        if hit != 0 && cpu.shadow != Shadow::MovSs {
+        // Behind a load of SS, Intel's processors hold code breakpoints back too; AMD's only traps.
+        if hit != 0 && (cpu.shadow != Shadow::MovSs || cpu.policy.is_amd()) {
             cpu.pending_debug |= hit;
             return End::Fault(Fault::new(Vector::DB));
         }

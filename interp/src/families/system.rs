@@ -188,16 +188,22 @@ fn cpuid(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
 const KVM_ENOSYS: i64 = -1000;
 const KVM_EPERM: i64 = -1;
 
-/// VMCALL and VMMCALL: a KVM hypercall. The engine reports no feature that needs one, so each is
-/// unknown; above CPL 0 it is refused.
-fn hypercall(cpu: &mut Cpu, _: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
+/// VMCALL and VMMCALL: a KVM hypercall, whose number is in RAX and whose arguments are in RBX, RCX,
+/// RDX and RSI. The platform carries it out; above CPL 0 it is refused.
+fn hypercall(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
     if !cpu.policy.has(Feature::Hypervisor) || !cpu.is_protected() {
         return Err(Fault::UD);
     }
-    let answer = if cpu.cpl > 0 { KVM_EPERM } else { KVM_ENOSYS };
-    cpu.gpr[gpr::RAX] =
-        if cpu.mode == Mode::Long { answer as u64 } else { u64::from(answer as u32) };
-    Ok(Flow::Next)
+    let long = cpu.mode == Mode::Long;
+    let register = |n: usize| if long { cpu.gpr[n] } else { cpu.gpr[n] & 0xFFFF_FFFF };
+    let answer = if cpu.cpl > 0 {
+        KVM_EPERM
+    } else {
+        let arguments = [gpr::RBX, gpr::RCX, gpr::RDX, gpr::RSI].map(register);
+        mmu.bus.hypercall(register(gpr::RAX), arguments, long).unwrap_or(KVM_ENOSYS)
+    };
+    cpu.gpr[gpr::RAX] = if long { answer as u64 } else { u64::from(answer as u32) };
+    Ok(Flow::Sync)
 }
 
 fn select_rdpid(insn: &Insn) -> Handler {

@@ -31,6 +31,7 @@ mod pvh;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vectors;
 
 pub use detect::{ElfClass, Kind, detect};
 pub use entry::{DescriptorTable, Entry, Long64, Protected32, Real16, Segment};

@@ -143,6 +143,11 @@ impl PhysBus for VcpuBus {
         self.vcpu.platform_tsc()
     }
 
+    fn hypercall(&self, number: u64, arguments: [u64; 4], long: bool) -> Option<i64> {
+        let interrupts = &self.fabric.interrupts;
+        super::hypercall::call(interrupts, self.vcpu.index, number, arguments, long)
+    }
+
     fn pause(&self) {
         self.spin.pause();
     }

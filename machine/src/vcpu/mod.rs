@@ -2,6 +2,7 @@
 
 mod bus;
 mod entry;
+mod hypercall;
 mod kvmclock;
 mod runner;
 mod shared;

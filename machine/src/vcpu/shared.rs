@@ -119,6 +119,11 @@ impl VcpuShared {
         self.kick();
     }
 
+    /// The APIC ID that messages address.
+    pub(crate) fn apic_id(&self) -> u32 {
+        lock(&self.apic).id()
+    }
+
     /// Asks the vCPU to drop cached translations.
     pub(crate) fn request_flush(&self) {
         self.post(event::FLUSH);

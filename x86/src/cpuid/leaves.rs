@@ -87,8 +87,8 @@ const MAX_BASIC: u32 = 0xD;
 const MAX_EXTENDED: u32 = 0x8000_0021;
 
 /// KVM's paravirtual features (Linux Documentation/virt/kvm/x86/cpuid.rst): the clock at its old
-/// and new MSRs, no delays needed after port I/O, a stable clock.
-const KVM_FEATURES: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 24;
+/// and new MSRs, no delays needed after port I/O, IPIs by hypercall, a stable clock.
+const KVM_FEATURES: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 11 | 1 << 24;
 
 pub(super) fn query(
     policy: &Policy,
