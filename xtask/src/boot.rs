@@ -31,6 +31,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         |path: &std::path::Path| std::fs::read(path).with_context(|| path.display().to_string());
     let busybox = read(&files.busybox)?;
     let machine = Machine::new(Config {
+        cpus: 1,
+        cpu: Default::default(),
         memory: args.memory << 20,
         engine: EngineKind::Interp,
         kernel: Kernel {
