@@ -36,7 +36,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", requires = "kernel")]
     pub(crate) initrd: Option<PathBuf>,
     /// Kernel command line
-    #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "STRING",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) append: String,
     #[command(flatten)]
     pub(crate) media: MediaArgs,
