@@ -1,5 +1,5 @@
-//! Benchmarks of the engines' parts, with criterion: `cargo bench -p benches`, or one of them by
-//! `--bench decode`, `tlb`, `engines` or `translate`.
+//! Benchmarks of the engines' parts, with criterion: `cargo bench -p benches`, or some of them by
+//! name: `cargo bench -p benches -- tlb`.
 //!
 //! The whole machine beside QEMU and the host is measured by `cargo xtask bench`; its workload is
 //! `guest/mb.c` here.

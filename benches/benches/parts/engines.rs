@@ -1,15 +1,13 @@
 //! Both engines on small loops: what dispatch and each kind of instruction cost. The throughput
 //! is in guest instructions.
 
-#![allow(missing_docs)]
-
-use benches::{Guest, Runner, programs, settings};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use benches::{Guest, Runner, programs};
+use criterion::{Criterion, Throughput};
 use interp::Exit;
 
 const ROUNDS: u64 = 1000;
 
-fn loops(c: &mut Criterion) {
+pub(crate) fn loops(c: &mut Criterion) {
     for (engine, runner) in
         [("interp", Runner::interp as fn() -> Runner), ("jit", Runner::jit as fn() -> Runner)]
     {
@@ -24,7 +22,7 @@ fn loops(c: &mut Criterion) {
 }
 
 /// Into the engine and out again after one instruction, and after one block.
-fn entries(c: &mut Criterion) {
+pub(crate) fn entries(c: &mut Criterion) {
     let programs = programs();
     let mut group = c.benchmark_group("engine entry");
     for (name, runner) in [("interp", Runner::interp()), ("jit", Runner::jit())] {
@@ -40,6 +38,3 @@ fn entries(c: &mut Criterion) {
         });
     }
 }
-
-criterion_group! { name = benches; config = settings(); targets = loops, entries }
-criterion_main!(benches);

@@ -1,9 +1,7 @@
 //! The software TLB: hits, and what the levels behind it cost.
 
-#![allow(missing_docs)]
-
-use benches::{DATA, Guest, PAGES_APART, Runner, settings};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use benches::{DATA, Guest, PAGES_APART, Runner};
+use criterion::{Criterion, Throughput};
 use softmmu::{Mmu, MmuStats};
 use std::hint::black_box;
 
@@ -21,7 +19,7 @@ fn counted(mmu: &mut Mmu, mut access: impl FnMut(&mut Mmu)) -> MmuStats {
     }
 }
 
-fn hit(c: &mut Criterion) {
+pub(crate) fn hit(c: &mut Criterion) {
     let mut guest = Guest::new(Runner::interp());
     let mmu = &mut guest.mmu;
     mmu.store(DATA, 0u64).expect("mapped");
@@ -35,7 +33,7 @@ fn hit(c: &mut Criterion) {
     group.bench_function("fetch", |b| b.iter(|| mmu.fetch_translate(black_box(DATA))));
 }
 
-fn crossing(c: &mut Criterion) {
+pub(crate) fn crossing(c: &mut Criterion) {
     let mut guest = Guest::new(Runner::interp());
     let mmu = &mut guest.mmu;
     let at = DATA + 0xFFC;
@@ -47,7 +45,7 @@ fn crossing(c: &mut Criterion) {
 }
 
 /// Two pages in one slot take turns: the second level answers.
-fn second_level(c: &mut Criterion) {
+pub(crate) fn second_level(c: &mut Criterion) {
     let mut guest = Guest::new(Runner::interp());
     let mmu = &mut guest.mmu;
     let mut both = move |mmu: &mut Mmu| {
@@ -63,7 +61,7 @@ fn second_level(c: &mut Criterion) {
 }
 
 /// Nothing is cached: a walk of four levels.
-fn walk(c: &mut Criterion) {
+pub(crate) fn walk(c: &mut Criterion) {
     let mut guest = Guest::new(Runner::interp());
     let mmu = &mut guest.mmu;
     let mut access = |mmu: &mut Mmu| {
@@ -76,7 +74,7 @@ fn walk(c: &mut Criterion) {
 }
 
 /// A change of address space, and the refill of 64 pages behind it.
-fn refill(c: &mut Criterion) {
+pub(crate) fn refill(c: &mut Criterion) {
     const PAGES: u64 = 64;
     let mut guest = Guest::new(Runner::interp());
     let cr3 = guest.cpu.cr3;
@@ -93,10 +91,3 @@ fn refill(c: &mut Criterion) {
     group.throughput(Throughput::Elements(PAGES));
     group.bench_function("cr3 and 64 pages", |b| b.iter(|| switch(mmu)));
 }
-
-criterion_group! {
-    name = benches;
-    config = settings();
-    targets = hit, crossing, second_level, walk, refill
-}
-criterion_main!(benches);

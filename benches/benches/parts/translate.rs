@@ -1,14 +1,12 @@
 //! First executions: decoding, translating and linking blocks; and passing through them later.
 //! The throughput is in blocks of eight instructions.
 
-#![allow(missing_docs)]
-
-use benches::{Guest, Runner, chain, settings};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use benches::{Guest, Runner, chain};
+use criterion::{BatchSize, Criterion, Throughput};
 
 const BLOCKS: usize = 500;
 
-fn cold_and_warm(c: &mut Criterion) {
+pub(crate) fn cold_and_warm(c: &mut Criterion) {
     let code = chain(BLOCKS);
     for (engine, runner) in
         [("interp", Runner::interp as fn() -> Runner), ("jit", Runner::jit as fn() -> Runner)]
@@ -33,6 +31,3 @@ fn cold_and_warm(c: &mut Criterion) {
         group.bench_function("later executions", |b| b.iter(|| guest.complete(0)));
     }
 }
-
-criterion_group! { name = benches; config = settings(); targets = cold_and_warm }
-criterion_main!(benches);

@@ -1,9 +1,7 @@
 //! Bytes to decoded instructions.
 
-#![allow(missing_docs)]
-
-use benches::{Guest, Runner, chain, settings};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use benches::{Guest, Runner, chain};
+use criterion::{Criterion, Throughput};
 use decoder::decode;
 use interp::engine::block::decode_block;
 use std::hint::black_box;
@@ -20,7 +18,7 @@ const INSTRUCTIONS: &[(&str, &[u8])] = &[
     ("vaddpd ymm0, ymm1, [rsi]", &[0xC5, 0xF5, 0x58, 0x06]),
 ];
 
-fn single(c: &mut Criterion) {
+pub(crate) fn single(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     for &(name, bytes) in INSTRUCTIONS {
         assert_eq!(decode(bytes, 64).map(|insn| usize::from(insn.len)), Ok(bytes.len()), "{name}");
@@ -28,7 +26,7 @@ fn single(c: &mut Criterion) {
     }
 }
 
-fn block(c: &mut Criterion) {
+pub(crate) fn block(c: &mut Criterion) {
     let mut guest = Guest::new(Runner::interp());
     guest.load(&chain(1));
     guest.rewind(0);
@@ -44,6 +42,3 @@ fn block(c: &mut Criterion) {
         });
     });
 }
-
-criterion_group! { name = benches; config = settings(); targets = single, block }
-criterion_main!(benches);
