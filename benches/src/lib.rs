@@ -14,7 +14,7 @@ pub use programs::{Program, chain, programs};
 use criterion::Criterion;
 use std::time::Duration;
 
-/// Settings under which all of them take about a minute together. `cargo bench -- --help` lists
+/// Short measurements. `cargo bench -p benches -- --help` lists
 /// the options that change them.
 pub fn settings() -> Criterion {
     Criterion::default()
