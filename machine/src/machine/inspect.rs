@@ -1,0 +1,50 @@
+//! What lockstep does with a machine: step it, and look at it.
+
+use super::Machine;
+use softmmu::GuestRam;
+
+impl Machine {
+    /// Runs the boot processor for `count` instructions or until it halts.
+    pub(crate) fn run_slice(&mut self, count: u64) {
+        self.vcpus[0].run_slice(count);
+    }
+
+    /// Calls the devices whose alarms are due. Returns the next alarm's time.
+    pub(crate) fn run_timers(&self) -> Option<u64> {
+        self.timers.run_due()
+    }
+
+    /// The boot processor's next instruction: RIP and assembly.
+    pub(crate) fn disassemble_next(&mut self) -> (u64, String) {
+        let vcpu = &mut self.vcpus[0];
+        let linear = interp::engine::code_linear(&vcpu.cpu);
+        let mut bytes = [0; 15];
+        let (valid, _) = vcpu.mmu.fetch_bytes(linear, &mut bytes);
+        let (rip, bits) = (vcpu.cpu.rip, vcpu.cpu.key.bits());
+        (rip, crate::lockstep::assembly(&bytes[..valid], bits, rip))
+    }
+
+    /// The first byte of RAM in which two machines built alike differ: its address and both
+    /// values.
+    pub(crate) fn first_memory_difference(
+        &self,
+        other: &Machine,
+        chunk: usize,
+    ) -> Option<(u64, u8, u8)> {
+        let (mut a, mut b) = (vec![0; chunk], vec![0; chunk]);
+        for range in self.ram.ranges() {
+            for gpa in (range.gpa..range.end()).step_by(chunk) {
+                let len = chunk.min((range.end() - gpa) as usize);
+                let read = |ram: &GuestRam, to: &mut [u8]| ram.read(gpa, to).is_ok();
+                if !read(&self.ram, &mut a[..len]) || !read(&other.ram, &mut b[..len]) {
+                    continue;
+                }
+                if a[..len] != b[..len] {
+                    let at = (0..len).find(|&i| a[i] != b[i])?;
+                    return Some((gpa + at as u64, a[at], b[at]));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,73 @@
+//! Booting without firmware: the kernel and the tables that firmware would leave.
+
+use super::{Machine, MachineError};
+use crate::board::{self, irq, port};
+use crate::boot::{self, MemoryMap, Module, Protocol, RegionKind, Request};
+use devices::acpi::{self, AcpiError, BoardInfo, FirmwareTables};
+use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE};
+use devices::legacy::reset;
+use vm_memory::{Bytes, GuestAddress};
+use x86::Cpu;
+use x86::cpuid::Policy;
+
+pub(super) fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
+    let leaf1 = policy.query(1, 0, cpu, true);
+    BoardInfo {
+        apic_ids: (0..policy.cpu_count).collect(),
+        processor_signature: leaf1.eax,
+        processor_features: leaf1.edx,
+        local_apic_base: LOCAL_APIC_BASE as u32,
+        io_apic_id: policy.cpu_count as u8,
+        io_apic_base: IO_APIC_BASE as u32,
+        power: acpi::PowerInfo::piix4(port::PM_BASE, irq::SCI),
+        reset: acpi::ResetInfo { port: reset::RESET_PORT, value: reset::RESET_VALUE },
+        serial_ports: vec![acpi::SerialPortInfo { port: port::COM1, irq: irq::COM1 }],
+        keyboard_controller: true,
+        vga: false,
+        hpet: None,
+        firmware_configuration: None,
+        devices: Vec::new(),
+    }
+}
+
+/// Tables for a kernel that is booted without firmware.
+fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
+    acpi::build(&board_info(policy, cpu), acpi::TABLES_BASE, boot::vectors::HANDLERS)
+}
+
+impl Machine {
+    pub(super) fn load(
+        &mut self,
+        kernel: &crate::config::Kernel,
+        memory_size: u64,
+        policy: &Policy,
+    ) -> Result<(), MachineError> {
+        let tables = firmware_tables(policy, &self.vcpus[0].cpu)?;
+        let memory = self.ram.guest_memory()?;
+        let mut map = MemoryMap::pc(memory_size, board::MMIO_START);
+        for (address, bytes) in &tables.regions {
+            memory
+                .write_slice(bytes, GuestAddress(*address))
+                .map_err(|_| MachineError::NoRoom(memory_size))?;
+        }
+        boot::vectors::install(&memory).map_err(|_| MachineError::NoRoom(memory_size))?;
+        map.set(acpi::TABLES_BASE, acpi::TABLES_END - acpi::TABLES_BASE, RegionKind::Reserved);
+        let modules: Vec<Module<'_>> =
+            kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" }).collect();
+        let loaded = boot::load(
+            &memory,
+            &Request {
+                kernel: &kernel.image,
+                name: &kernel.name,
+                command_line: &kernel.command_line,
+                modules: &modules,
+                memory_map: &map,
+                rsdp: Some(tables.rsdp),
+                protocol: Protocol::Best,
+            },
+        )
+        .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })?;
+        self.vcpus[0].enter(&loaded.entry);
+        Ok(())
+    }
+}
