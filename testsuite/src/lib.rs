@@ -13,8 +13,10 @@
 #![forbid(unsafe_code)]
 
 pub mod kernels;
+pub mod media;
 mod runner;
+mod screen;
 
-pub use machine::StopReason;
 pub use machine::guests::Guest as Debian;
+pub use machine::{EngineKind, StopReason};
 pub use runner::{End, Guest, Running};

@@ -1,7 +1,10 @@
 //! Runs a guest in this process, and keeps what it says.
 
 use machine::guests::{self, initramfs::Initramfs};
-use machine::{Config, Control, EngineKind, Kernel, Machine, MachineError, Stats, StopReason};
+use crate::screen::Screen;
+use machine::{
+    Config, Control, EngineKind, Firmware, Kernel, Machine, MachineError, Stats, StopReason,
+};
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,6 +19,8 @@ const LINUX_TIMEOUT: Duration = Duration::from_secs(300);
 #[must_use]
 pub struct Guest {
     kernel: Kernel,
+    /// Where it boots from, if not from the kernel alone.
+    firmware: Option<Firmware>,
     engine: EngineKind,
     memory: u64,
     cpus: u32,
@@ -37,7 +42,20 @@ impl Guest {
     /// A kernel image, with 64 MiB of memory. `name` is for messages.
     pub fn kernel(name: &str, image: Vec<u8>) -> Guest {
         let kernel = Kernel { image, name: name.into(), ..Kernel::default() };
-        Guest { kernel, engine: EngineKind::Interp, memory: 64 << 20, cpus: 1, timeout: TIMEOUT }
+        Guest {
+            kernel,
+            firmware: None,
+            engine: EngineKind::Interp,
+            memory: 64 << 20,
+            cpus: 1,
+            timeout: TIMEOUT,
+        }
+    }
+
+    /// A PC that boots through firmware, with 64 MiB of memory.
+    pub fn firmware(firmware: Firmware) -> Guest {
+        let guest = Guest::kernel("firmware", Vec::new());
+        Guest { firmware: Some(firmware), timeout: LINUX_TIMEOUT, ..guest }
     }
 
     /// Ringshift's own guest.
@@ -76,7 +94,14 @@ impl Guest {
             command_line: "console=ttyS0 panic=-1".into(),
         };
         let engine = EngineKind::Interp;
-        Some(Guest { kernel, engine, memory: 256 << 20, cpus: 1, timeout: LINUX_TIMEOUT })
+        Some(Guest {
+            kernel,
+            firmware: None,
+            engine,
+            memory: 256 << 20,
+            cpus: 1,
+            timeout: LINUX_TIMEOUT,
+        })
     }
 
     /// What executes its code; the interpreter if nothing is said.
@@ -121,7 +146,7 @@ impl Guest {
     /// [`MachineError`], for tests that expect one.
     pub fn build(self) -> Result<Running, MachineError> {
         let output = Arc::new(Captured::default());
-        let machine = Machine::new(Config {
+        let config = Config {
             memory: self.memory,
             cpus: self.cpus,
             cpu: Default::default(),
@@ -129,15 +154,20 @@ impl Guest {
             kernel: self.kernel,
             serial_output: Box::new(Tap(output.clone())),
             timeout: Some(self.timeout),
-        })?;
+        };
+        let machine = match self.firmware {
+            Some(firmware) => Machine::with_firmware(config, firmware)?,
+            None => Machine::new(config)?,
+        };
         let (control, serial) = (machine.control(), machine.serial());
+        let screen = Screen::new(machine.display(), machine.keyboard());
         let done = output.clone();
         let thread = std::thread::spawn(move || {
             let outcome = machine.run();
             done.finish();
             outcome
         });
-        Ok(Running { output, control, serial, thread, timeout: self.timeout, seen: 0 })
+        Ok(Running { output, control, serial, screen, thread, timeout: self.timeout, seen: 0 })
     }
 
     /// Starts the guest.
@@ -163,6 +193,7 @@ pub struct Running {
     output: Arc<Captured>,
     control: Arc<Control>,
     serial: Arc<Mutex<machine::Serial>>,
+    screen: Screen,
     thread: JoinHandle<Result<machine::Outcome, MachineError>>,
     timeout: Duration,
     /// Bytes of output before which [`Running::wait_for`] does not look.
@@ -188,6 +219,57 @@ impl Running {
             assert!(!state.ended, "the guest ended before {text:?}; it wrote:\n{everything}");
             assert!(!left.is_zero(), "no {text:?} in time; the guest wrote:\n{everything}");
             state = self.output.wait(state, left);
+        }
+    }
+
+    /// The text on the screen, lines from the top; empty where there is no text mode.
+    pub fn screen(&self) -> String {
+        self.screen.text()
+    }
+
+    /// Waits until the screen shows `text`.
+    ///
+    /// # Panics
+    /// If the guest ends, or the timeout passes, without having shown it.
+    pub fn wait_for_screen(&self, text: &str) {
+        self.wait_for_any_screen(&[text]);
+    }
+
+    /// Waits until the screen shows one of `texts`; returns its index.
+    ///
+    /// # Panics
+    /// If the guest ends, or the timeout passes, without having shown any.
+    pub fn wait_for_any_screen(&self, texts: &[&str]) -> usize {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            // Looked at before the screen, which does not change after the end.
+            let ended = self.output.lock().ended;
+            let screen = self.screen();
+            if let Some(index) = texts.iter().position(|text| screen.contains(text)) {
+                self.screen.keep_picture();
+                return index;
+            }
+            if ended || Instant::now() >= deadline {
+                self.screen.keep_picture();
+                let serial = String::from_utf8_lossy(&self.output.lock().bytes).into_owned();
+                let why = if ended { "the guest ended" } else { "time is over" };
+                panic!("{why}, and none of {texts:?} is on the screen:\n{screen}\n\n{serial}");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Presses the keys of a US keyboard that type `text`, at the guest's pace.
+    ///
+    /// # Panics
+    /// If there is no such key, or the guest takes nothing until the timeout passes.
+    pub fn press(&self, text: &str) {
+        let deadline = Instant::now() + self.timeout;
+        for character in text.chars() {
+            while !self.screen.press(character) {
+                assert!(Instant::now() < deadline, "the guest does not read its keyboard");
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 

@@ -60,6 +60,17 @@ impl Package {
     }
 }
 
+/// Files of one package, by their whole paths in it.
+#[derive(Clone, Copy, Debug)]
+pub struct FileSet {
+    /// The package's name.
+    pub name: &'static str,
+    /// The processor it is built for; of no consequence for packages that suit all.
+    pub architecture: Architecture,
+    /// Paths in the package, without a slash in front. Their last parts differ.
+    pub paths: &'static [&'static str],
+}
+
 /// Why a package's file could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -161,9 +172,55 @@ impl Cache {
         let downloads = self.root.join("downloads");
         let archive = apt.download(package, &downloads)?;
         progress(&format!("unpacking {}", file_name(&archive)));
-        unpack(&archive, package, &path)?;
+        unpack(&archive, &[Wanted { paths: package.paths, target: path.clone() }])?;
         fs::remove_dir_all(&downloads).map_err(at(&downloads))?;
         Ok(path)
+    }
+
+    /// The files of `set`, in its order, fetched unless they are here.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn files(
+        &self,
+        set: &FileSet,
+        progress: &dyn Fn(&str),
+    ) -> Result<Vec<PathBuf>, FetchError> {
+        let folder = format!("{}_{}.files", set.name, set.architecture.name());
+        let directory = self.root.join("files").join(folder);
+        let targets: Vec<PathBuf> = set
+            .paths
+            .iter()
+            .map(|path| directory.join(path.rsplit('/').next().unwrap_or(path)))
+            .collect();
+        let complete = || targets.iter().all(|target| target.is_file());
+        if complete() {
+            return Ok(targets);
+        }
+        fs::create_dir_all(&directory).map_err(at(&directory))?;
+        let _lock = self.lock(progress)?;
+        if complete() {
+            return Ok(targets);
+        }
+        let apt = Apt::new(&self.root, progress)?;
+        let downloads = self.root.join("downloads");
+        let package = Package {
+            name: set.name,
+            architecture: set.architecture,
+            depends_on: None,
+            paths: set.paths,
+        };
+        let archive = apt.download(&package, &downloads)?;
+        progress(&format!("unpacking {}", file_name(&archive)));
+        let wanted: Vec<Wanted> = set
+            .paths
+            .chunks(1)
+            .zip(&targets)
+            .map(|(paths, target)| Wanted { paths, target: target.clone() })
+            .collect();
+        unpack(&archive, &wanted)?;
+        fs::remove_dir_all(&downloads).map_err(at(&downloads))?;
+        Ok(targets)
     }
 
     /// Waits until no other process works on the cache; it stays so until the
@@ -365,45 +422,60 @@ fn dependency(record: &str, prefix: &str) -> Option<String> {
         .map(|name| name.split(':').next().unwrap_or(name).to_owned())
 }
 
-/// Takes the wanted file out of a .deb and puts it at `target` in one step.
-fn unpack(archive: &Path, package: &Package, target: &Path) -> Result<(), FetchError> {
+/// A file to be taken out of an archive.
+struct Wanted {
+    /// Beginnings of its path there; the first entry with one of them is the file.
+    paths: &'static [&'static str],
+    /// Where it goes.
+    target: PathBuf,
+}
+
+/// Takes the wanted files out of a .deb and puts each at its target in one step.
+fn unpack(archive: &Path, wanted: &[Wanted]) -> Result<(), FetchError> {
     const PROGRAM: &str = "dpkg-deb";
     let mut command = Command::new(PROGRAM);
     command.arg("--fsys-tarfile").arg(archive).stderr(Stdio::null());
     let mut child = spawn(PROGRAM, &mut command)?;
-    let found = match child.stdout.take() {
-        Some(stdout) => copy_entry(BufReader::new(stdout), package, target),
-        None => Ok(false),
+    let missing = match child.stdout.take() {
+        Some(stdout) => copy_entries(BufReader::new(stdout), wanted),
+        None => Ok(wanted.first()),
     };
     // The rest of the package, which may be large, is of no interest; dpkg-deb
     // ends when nobody reads it.
     let _ = child.kill();
     let _ = child.wait();
-    if !found? {
-        let path = package.paths.first().copied().unwrap_or_default();
+    if let Some(wanted) = missing? {
+        let path = wanted.paths.first().copied().unwrap_or_default();
         return Err(FetchError::NotInPackage { package: file_name(archive), path });
     }
     Ok(())
 }
 
-/// Copies the wanted entry of a tar stream to `target`; says whether it was there.
-fn copy_entry(stream: impl Read, package: &Package, target: &Path) -> Result<bool, FetchError> {
+/// Copies the wanted entries of a tar stream to their targets; returns one that was not there.
+fn copy_entries(stream: impl Read, wanted: &[Wanted]) -> Result<Option<&Wanted>, FetchError> {
+    let mut left: Vec<&Wanted> = wanted.iter().collect();
+    let whole = left.first().map_or(Path::new(""), |wanted| &wanted.target).to_owned();
     let mut tar = tar::Archive::new(stream);
-    for entry in tar.entries().map_err(at(target))? {
-        let mut entry = entry.map_err(at(target))?;
+    for entry in tar.entries().map_err(at(&whole))? {
+        if left.is_empty() {
+            break;
+        }
+        let mut entry = entry.map_err(at(&whole))?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_start_matches("./");
-        let wanted = entry.header().entry_type().is_file()
-            && package.paths.iter().any(|prefix| path.starts_with(prefix));
-        if wanted {
+        let begins = |wanted: &&Wanted| wanted.paths.iter().any(|prefix| path.starts_with(prefix));
+        if let Some(index) = left.iter().position(begins) {
+            let target = &left.remove(index).target;
             let partial = target.with_extension("partial");
             let mut file = File::create(&partial).map_err(at(&partial))?;
             io::copy(&mut entry, &mut file).map_err(at(&partial))?;
             fs::rename(&partial, target).map_err(at(target))?;
-            return Ok(true);
         }
     }
-    Ok(false)
+    Ok(left.first().copied())
 }
 
 #[cfg(test)]
@@ -436,12 +508,17 @@ mod tests {
             builder.append_data(&mut header, path, content.as_bytes()).unwrap();
         }
         let bytes = builder.into_inner().unwrap();
-        let kernel = Package::kernel("linux-image-cloud-amd64", Architecture::Amd64);
-        assert!(copy_entry(&bytes[..], &kernel, &target).unwrap());
+        let wanted = |paths, name| Wanted { paths, target: directory.join(name) };
+        let kernel = [wanted(&["boot/vmlinuz-"], "file")];
+        assert!(copy_entries(&bytes[..], &kernel).unwrap().is_none());
         assert_eq!(fs::read(&target).unwrap(), b"kernel");
-        let busybox = Package::busybox(Architecture::I386);
-        assert!(!copy_entry(&bytes[..], &busybox, &target).unwrap());
-        assert!(copy_entry(&bytes[..600], &kernel, &target).is_err());
+        let two = [wanted(&["usr/x"], "x"), wanted(&["boot/vmlinuz-"], "vmlinuz")];
+        assert!(copy_entries(&bytes[..], &two).unwrap().is_none());
+        assert_eq!(fs::read(directory.join("x")).unwrap(), b"no");
+        assert_eq!(fs::read(directory.join("vmlinuz")).unwrap(), b"kernel");
+        let busybox = [wanted(&["bin/busybox"], "busybox")];
+        assert!(copy_entries(&bytes[..], &busybox).unwrap().is_some());
+        assert!(copy_entries(&bytes[..600], &kernel).is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 

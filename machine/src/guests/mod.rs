@@ -11,6 +11,7 @@ pub mod initramfs;
 use std::io::Write;
 use std::path::PathBuf;
 
+pub use debian::FileSet;
 use debian::{Architecture, FetchError, Package};
 
 /// A distribution kernel that Ringshift is tried with.
@@ -67,10 +68,19 @@ pub fn fetch(guest: Guest, progress: &dyn Fn(&str)) -> Result<GuestFiles, FetchE
 
 /// Why a test with a guest cannot run on this host.
 #[derive(Debug, thiserror::Error)]
-#[error("SKIPPED: {guest:?} is not available on this host: {reason}")]
+#[error("SKIPPED: {guest} is not available on this host: {reason}")]
 pub struct Skipped {
-    guest: Guest,
+    guest: String,
     reason: FetchError,
+}
+
+impl Skipped {
+    /// Says so at once.
+    fn new(guest: String, reason: FetchError) -> Skipped {
+        let skipped = Skipped { guest, reason };
+        say(&skipped.to_string());
+        skipped
+    }
 }
 
 /// The files of `guest` for a test, fetched if need be. A test that gets
@@ -80,11 +90,17 @@ pub struct Skipped {
 /// # Errors
 /// [`Skipped`], with the reason.
 pub fn available(guest: Guest) -> Result<GuestFiles, Skipped> {
-    fetch(guest, &say).map_err(|reason| {
-        let skipped = Skipped { guest, reason };
-        say(&skipped.to_string());
-        skipped
-    })
+    fetch(guest, &say).map_err(|reason| Skipped::new(format!("{guest:?}"), reason))
+}
+
+/// The files of a Debian package for a test, as [`available`].
+///
+/// # Errors
+/// [`Skipped`], with the reason.
+pub fn available_files(set: &FileSet) -> Result<Vec<PathBuf>, Skipped> {
+    debian::Cache::open()
+        .and_then(|cache| cache.files(set, &say))
+        .map_err(|reason| Skipped::new(format!("the Debian package {}", set.name), reason))
 }
 
 /// Writes a line to standard error itself: what `eprintln!` writes in a test is
