@@ -1,7 +1,7 @@
 //! Runs a guest in this process, and keeps what it says.
 
-use machine::guests::{self, initramfs::Initramfs};
 use crate::screen::Screen;
+use machine::guests::{self, initramfs::Initramfs};
 use machine::{
     Config, Control, EngineKind, Firmware, Kernel, Machine, MachineError, Stats, StopReason,
 };

@@ -14,7 +14,7 @@ const MEMTEST_64_CDROM: &[&str; 1] = &["usr/lib/memtest86+/memtest86+x64.iso"];
 const MEMTEST_32_CDROM: &[&str; 1] = &["usr/lib/memtest86+/memtest86+ia32.iso"];
 
 /// GRUB shows its menu, opens its command line, and calculates.
-fn grub_takes_commands(firmware: Option<Firmware>, engine: EngineKind) {
+fn grub_takes_commands(firmware: Option<Firmware>, engine: EngineKind, drive: &str) {
     let Some(firmware) = firmware else { return };
     let guest = Guest::firmware(firmware).memory(128 << 20).engine(engine).start();
     guest.wait_for_screen("The highlighted entry will be executed automatically");
@@ -23,7 +23,7 @@ fn grub_takes_commands(firmware: Option<Firmware>, engine: EngineKind) {
     guest.press("set a=shift; echo ring$a\n");
     guest.wait_for_screen("\nringshift");
     guest.press("ls\n");
-    guest.wait_for_screen("(");
+    guest.wait_for_screen(&format!("\n({drive}) ({drive},msdos1)"));
     guest.quit();
     guest.finish();
 }
@@ -33,6 +33,7 @@ fn grub_from_cdrom() {
     grub_takes_commands(
         debian_file("grub-rescue-pc", GRUB_CDROM).and_then(cdrom),
         EngineKind::Jit,
+        "cd",
     );
 }
 
@@ -41,13 +42,18 @@ fn grub_from_floppy() {
     grub_takes_commands(
         debian_file("grub-rescue-pc", GRUB_FLOPPY).and_then(floppy),
         EngineKind::Jit,
+        "fd0",
     );
 }
 
 /// The USB image is a link to the CD-ROM's, which has a partition table as well.
 #[test]
 fn grub_from_disk() {
-    grub_takes_commands(debian_file("grub-rescue-pc", GRUB_CDROM).and_then(disk), EngineKind::Jit);
+    grub_takes_commands(
+        debian_file("grub-rescue-pc", GRUB_CDROM).and_then(disk),
+        EngineKind::Jit,
+        "hd0",
+    );
 }
 
 #[test]
@@ -56,6 +62,7 @@ fn grub_from_floppy_interpreted() {
     grub_takes_commands(
         debian_file("grub-rescue-pc", GRUB_FLOPPY).and_then(floppy),
         EngineKind::Interp,
+        "fd0",
     );
 }
 
@@ -92,12 +99,12 @@ fn memtest(image: &'static [&'static str; 1], engine: EngineKind, until: &str) {
 
 #[test]
 fn memtest_64_from_cdrom() {
-    memtest(MEMTEST_64_CDROM, EngineKind::Jit, "Test #3");
+    memtest(MEMTEST_64_CDROM, EngineKind::Jit, "Test #5");
 }
 
 #[test]
 fn memtest_32_from_cdrom() {
-    memtest(MEMTEST_32_CDROM, EngineKind::Jit, "Test #3");
+    memtest(MEMTEST_32_CDROM, EngineKind::Jit, "Test #5");
 }
 
 #[test]
