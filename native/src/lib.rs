@@ -17,9 +17,11 @@ pub mod oracle;
 mod recovery;
 mod stub;
 pub mod thunk;
+mod undefined;
 
 pub use arena::NativeError;
 pub use cache::{Prepared, prepare, run_uncached, thunk};
 pub use facts::{MemoryUse, Unit, is_candidate};
 pub use oracle::{GprState, HostFault, OracleError, run_gpr, run_gpr_mem};
 pub use thunk::{Scratch, Thunk, ThunkFault};
+pub use undefined::{BitScanFlags, bit_scan_flags};

@@ -7,6 +7,7 @@ use crate::access::{self, Intent};
 use crate::flow::{Flow, Handler};
 use crate::table::Line;
 use decoder::{Insn, Mnemonic};
+use native::BitScanFlags;
 use softmmu::{Mmu, Width};
 use x86::{Cpu, Fault, flags};
 
@@ -116,14 +117,21 @@ fn bit_test<O: BitOp>(insn: &Insn) -> Handler {
 }
 
 /// BSF and BSR: without a set bit ZF is set and the destination stays (AMD documents it, Intel's
-/// CPUs do it). The other flags stay too.
+/// CPUs do it). The other flags are undefined, and the host's: a copy would leave those.
 #[inline(always)]
 fn scan<T: Width>(cpu: &mut Cpu, insn: &Insn, source: T, index: u32) -> Answer {
     let zero = source.to_u64() == 0;
     if !zero {
         access::write_reg(cpu, insn.op[0].reg, T::from_u64(u64::from(index)));
     }
-    status::set_masked(cpu, flags::ZF, status::flag(zero, flags::ZF));
+    let zero_flag = status::flag(zero, flags::ZF);
+    match native::bit_scan_flags() {
+        BitScanFlags::Kept => status::set_masked(cpu, flags::ZF, zero_flag),
+        BitScanFlags::ParityOfIndex => {
+            let result = if zero { 0 } else { u64::from(index) };
+            status::set(cpu, status::parity(result) | zero_flag);
+        }
+    }
     Ok(Flow::Next)
 }
 
