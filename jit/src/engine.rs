@@ -335,7 +335,7 @@ impl Engine {
             sites: &mut self.sites,
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
-            bmi2: self.host.bmi2,
+            host: self.host,
             helpers_only: self.config.helpers_only,
             precise_flags: self.config.precise_flags,
         };

@@ -9,7 +9,8 @@ use x86::{Cpu, SegReg, Segment, flags};
 ///
 /// Bits 0 to 9: the mode key. Bits 10 to 11: [`Rights`]. Bit 12: SSE instructions run without
 /// #UD, #NM or #XM. Bit 13: AVX ones too. Bit 14: x87 and MMX instructions run without #NM or
-/// #MF. Bits 15 and 16: outside 64-bit mode, FS and GS need no checks.
+/// #MF. Bits 15 and 16: outside 64-bit mode, FS and GS need no checks. Bit 17: EVEX and opmask
+/// instructions run like AVX ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Key(pub(crate) u32);
 
@@ -19,6 +20,9 @@ const RIGHTS_SHIFT: u32 = 10;
 const MXCSR_MASKS: u32 = 0x1F80;
 /// The x87 control word's mask bits.
 const FCW_MASKS: u16 = 0x3F;
+
+/// XCR0's bits for opmasks and both halves of the ZMM registers (SDM vol. 1, section 13.3).
+const AVX512_STATE: u64 = 0xE6;
 
 /// Whether every offset lies inside the segment's limit.
 fn covers_everything(segment: &Segment) -> bool {
@@ -31,6 +35,7 @@ impl Key {
     const X87: u32 = 1 << 14;
     const FS: u32 = 1 << 15;
     const GS: u32 = 1 << 16;
+    const AVX512: u32 = 1 << 17;
 
     /// The key of the CPU's state, or none where only the interpreter can run it.
     #[inline]
@@ -50,6 +55,9 @@ impl Key {
                 bits |= Self::SSE;
                 if cpu.cr4 & cr4::OSXSAVE != 0 && cpu.xcr0 & 6 == 6 {
                     bits |= Self::AVX;
+                    if cpu.xcr0 & AVX512_STATE == AVX512_STATE {
+                        bits |= Self::AVX512;
+                    }
                 }
             }
             if cpu.x87.fcw & FCW_MASKS == FCW_MASKS && !cpu.x87.error_pending() {
@@ -113,6 +121,9 @@ impl Key {
     }
     pub(crate) fn avx(self) -> bool {
         self.0 & Self::AVX != 0
+    }
+    pub(crate) fn avx512(self) -> bool {
+        self.0 & Self::AVX512 != 0
     }
     pub(crate) fn x87(self) -> bool {
         self.0 & Self::X87 != 0

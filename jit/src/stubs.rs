@@ -76,7 +76,8 @@ pub(crate) struct Stubs {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Host {
     avx: bool,
-    avx512: bool,
+    /// AVX-512 with 64-bit opmask moves.
+    pub(crate) avx512: bool,
     pub(crate) bmi2: bool,
 }
 
@@ -84,7 +85,8 @@ impl Host {
     pub(crate) fn detect() -> Host {
         Host {
             avx: std::is_x86_feature_detected!("avx"),
-            avx512: std::is_x86_feature_detected!("avx512f"),
+            avx512: std::is_x86_feature_detected!("avx512f")
+                && std::is_x86_feature_detected!("avx512bw"),
             bmi2: std::is_x86_feature_detected!("bmi2"),
         }
     }
@@ -282,14 +284,40 @@ impl Emitter<'_> {
         self.cpu + (offset_of!(Cpu, vector) + 64 * usize::from(n)) as i32
     }
 
-    /// Loads or stores a ZMM register; dynasm has no EVEX encodings.
-    fn move_zmm(&mut self, n: u8, slot: i32, load: bool) {
-        let register = Register::ZMM0 + u32::from(n);
+    /// Loads or stores all vector registers, and the opmask registers where there are any.
+    fn move_vectors(&mut self, load: bool) {
+        if self.host.avx512 {
+            for n in 0..32 {
+                let codes =
+                    (Code::EVEX_Vmovups_zmm_k1z_zmmm512, Code::EVEX_Vmovups_zmmm512_k1z_zmm);
+                self.move_avx512(codes, Register::ZMM0 + u32::from(n), self.vector(n), load);
+            }
+            for n in 0..8 {
+                let slot = self.cpu + (offset_of!(Cpu, opmask) + 8 * n as usize) as i32;
+                let codes = (Code::VEX_Kmovq_kr_km64, Code::VEX_Kmovq_m64_kr);
+                self.move_avx512(codes, Register::K0 + n, slot, load);
+            }
+            return;
+        }
+        for n in 0..16u8 {
+            let slot = self.vector(n);
+            match (self.host.avx, load) {
+                (true, true) => dynasm!(self.ops ; .arch x64 ; vmovups Ry(n), [slot]),
+                (true, false) => dynasm!(self.ops ; .arch x64 ; vmovups [slot], Ry(n)),
+                (false, true) => dynasm!(self.ops ; .arch x64 ; movups Rx(n), [slot]),
+                (false, false) => dynasm!(self.ops ; .arch x64 ; movups [slot], Rx(n)),
+            }
+        }
+    }
+
+    /// Loads or stores a register of AVX-512, for which dynasm has no encodings. `codes`: of the
+    /// load and of the store.
+    fn move_avx512(&mut self, codes: (Code, Code), register: Register, slot: i32, load: bool) {
         let memory = MemoryOperand::with_displ(slot as u64, 8);
         let insn = if load {
-            Instruction::with2(Code::EVEX_Vmovups_zmm_k1z_zmmm512, register, memory)
+            Instruction::with2(codes.0, register, memory)
         } else {
-            Instruction::with2(Code::EVEX_Vmovups_zmmm512_k1z_zmm, memory, register)
+            Instruction::with2(codes.1, memory, register)
         };
         let mut encoder = Encoder::new(64);
         if insn.is_ok_and(|insn| encoder.encode(&insn, 0).is_ok()) {
@@ -308,16 +336,7 @@ impl Emitter<'_> {
             ; ldmxcsr [mxcsr]
             ; mov DWORD [loaded], 1
         );
-        for n in 0..16u8 {
-            let slot = self.vector(n);
-            if self.host.avx512 {
-                self.move_zmm(n, slot, true);
-            } else if self.host.avx {
-                dynasm!(self.ops ; .arch x64 ; vmovups Ry(n), [slot]);
-            } else {
-                dynasm!(self.ops ; .arch x64 ; movups Rx(n), [slot]);
-            }
-        }
+        self.move_vectors(true);
         dynasm!(self.ops ; .arch x64 ; ret);
         start
     }
@@ -362,16 +381,7 @@ impl Emitter<'_> {
             ; ldmxcsr [host_mxcsr]
             ; mov DWORD [vector_loaded], 0
         );
-        for n in 0..16u8 {
-            let slot = self.vector(n);
-            if self.host.avx512 {
-                self.move_zmm(n, slot, false);
-            } else if self.host.avx {
-                dynasm!(self.ops ; .arch x64 ; vmovups [slot], Ry(n));
-            } else {
-                dynasm!(self.ops ; .arch x64 ; movups [slot], Rx(n));
-            }
-        }
+        self.move_vectors(false);
         if self.host.avx {
             dynasm!(self.ops ; .arch x64 ; vzeroupper);
         }

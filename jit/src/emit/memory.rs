@@ -72,7 +72,7 @@ impl Unit<'_> {
             let mask = access.align as i32 - 1;
             dynasm!(self.ops ; .arch x64 ; test r14d, mask ; jnz =>slow);
         }
-        if self.env.bmi2 {
+        if self.env.host.bmi2 {
             dynasm!(self.ops ; .arch x64 ; rorx r13d, r14d, INDEX_SHIFT);
         } else {
             dynasm!(self.ops ; .arch x64 ; mov r13d, r14d ; shr r13d, INDEX_SHIFT);

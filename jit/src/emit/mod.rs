@@ -55,8 +55,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) first_link: u32,
     /// The vector instructions that the guest's CPU has.
     pub(crate) policy: &'a x86::cpuid::Policy,
-    /// The host has RORX.
-    pub(crate) bmi2: bool,
+    /// What the host has.
+    pub(crate) host: crate::stubs::Host,
     pub(crate) helpers_only: bool,
     pub(crate) precise_flags: bool,
 }

@@ -1,4 +1,4 @@
-//! x87, MMX, SSE and AVX instructions as copies, on registers loaded when first needed.
+//! x87, MMX, SSE, AVX and AVX-512 instructions as copies, on registers loaded when first needed.
 
 use super::memory::Access;
 use super::passthrough::{map_registers, set_host_address, simplify};
@@ -36,6 +36,9 @@ impl Unit<'_> {
             Kind::X87 if self.key.x87() => Some(Needs::X87),
             // CVTPI2PS and its like use both files.
             Kind::Mmx if self.key.x87() && self.key.sse() => Some(Needs::Both),
+            Kind::Opmask | Kind::Evex if self.key.avx512() && self.env.host.avx512 => {
+                Some(Needs::Vectors)
+            }
             Kind::Sse | Kind::Vex | Kind::X87 | Kind::Mmx | Kind::Opmask | Kind::Evex => None,
         }
     }

@@ -5,6 +5,7 @@ use interp::{Exit, sync};
 use softmmu::{GuestRam, LowBox, Mmu, NullBus, RamRange};
 use std::sync::Arc;
 use x86::control::{cr0, cr4, efer};
+use x86::cpuid::Feature;
 use x86::regs::gpr;
 use x86::{Cpu, Fault, SegReg, Segment, flags};
 
@@ -92,7 +93,7 @@ impl Guest {
         cpu.seg[SegReg::CS as usize] = Segment::from_descriptor(8, code);
         cpu.cr0 = cr0::ET | cr0::NE | cr0::PE;
         cpu.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
-        cpu.xcr0 = 7;
+        cpu.xcr0 = if cpu.policy.has(Feature::Avx512F) { 0xE7 } else { 7 };
         cpu.x87 = x86::fpu::X87::INIT;
         if start != Start::Protected32 {
             cpu.cr0 |= cr0::PG | cr0::WP;
@@ -124,9 +125,12 @@ impl Guest {
         self.cpu.x87 = x86::fpu::X87::INIT;
         self.cpu.cr2 = 0;
         for (n, register) in self.cpu.vector.iter_mut().enumerate() {
-            for (i, word) in register.0.iter_mut().take(4).enumerate() {
+            for (i, word) in register.0.iter_mut().enumerate() {
                 *word = (n as u64 * 0x0102_0304_0506_0708).rotate_left(7 * i as u32);
             }
+        }
+        for (n, register) in self.cpu.opmask.iter_mut().enumerate() {
+            *register = 0x0123_4567_89AB_CDEFu64.rotate_left(9 * n as u32);
         }
         let data: Vec<u8> = (0..DATA_SIZE).map(|i| (i * 7 + i / 256) as u8).collect();
         self.write(DATA, &data);
@@ -196,6 +200,7 @@ pub(super) fn compare(
         }
         assert_eq!(b.instructions, a.instructions, "runner {i}: instructions\n{what}");
         assert_eq!(b.vector, a.vector, "runner {i}: vectors\n{what}");
+        assert_eq!(b.opmask, a.opmask, "runner {i}: opmasks\n{what}");
         assert_eq!(b.mxcsr, a.mxcsr, "runner {i}: MXCSR\n{what}");
         assert_eq!(b.x87.st, a.x87.st, "runner {i}: x87 registers\n{what}");
         assert_eq!(
