@@ -102,6 +102,21 @@ impl Arena {
         Some(self.code as u64 + start as u64)
     }
 
+    /// The code at `address`, as it is now.
+    pub(crate) fn read(&self, address: u64, len: usize) -> Option<Vec<u8>> {
+        let offset = address.checked_sub(self.code as u64)? as usize;
+        if offset.checked_add(len)? > self.used {
+            return None;
+        }
+        let mut bytes = vec![0; len];
+        // SAFETY: the bytes lie inside the view, which only this thread writes.
+        unsafe {
+            let source = self.view.cast::<u8>().add(offset);
+            ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), len);
+        }
+        Some(bytes)
+    }
+
     /// What was appended so far survives [`Arena::reset`].
     pub(crate) fn keep(&mut self) {
         self.kept = self.used;

@@ -56,13 +56,13 @@ impl Block {
 /// A direct exit.
 pub(crate) struct Link {
     /// Address of the displacement, and of the code that leaves to the engine.
-    site: u64,
-    trampoline: u64,
+    pub(crate) site: u64,
+    pub(crate) trampoline: u64,
     pub(crate) target: u64,
     key: Key,
     saved: bool,
     pub(crate) from: u32,
-    to: Option<u32>,
+    pub(crate) to: Option<u32>,
 }
 
 /// All blocks of an engine.
@@ -145,6 +145,29 @@ impl BlockCache {
             self.by_page.entry(page).or_default().push(index);
         }
         index
+    }
+
+    /// The links that leave a block.
+    pub(crate) fn links_of(&self, index: u32) -> &[Link] {
+        let (first, count) = self.blocks[index as usize].outgoing;
+        &self.links[first as usize..(first + count) as usize]
+    }
+
+    /// The live block whose entries are at this code address, and whether it is the one with flags
+    /// in the slot.
+    pub(crate) fn entered_at(&self, code: u64) -> Option<(&Block, bool)> {
+        let at = |block: &&Block| block.alive && (block.direct == code || block.saved == code);
+        self.blocks.iter().find(at).map(|block| (block, block.saved == code))
+    }
+
+    /// The live block that begins at a linear address, or else one that covers it.
+    pub(crate) fn at_linear(&self, rip: u64) -> Option<u32> {
+        let find = |wanted: &dyn Fn(&Block) -> bool| {
+            self.blocks.iter().position(|block| block.alive && wanted(block))
+        };
+        find(&|block| block.place.rip == rip)
+            .or_else(|| find(&|block| rip.wrapping_sub(block.place.rip) < block.len))
+            .map(|index| index as u32)
     }
 
     /// Links an exit to its target's block. `global`: the target's page is a global one.

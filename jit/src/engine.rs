@@ -3,6 +3,7 @@
 use crate::arena::{Arena, ArenaError};
 use crate::cache::{BlockCache, Place};
 use crate::emit::{Emitted, Environment, emit_block};
+use crate::explain::BlockNotes;
 use crate::helper::{Site, load_flags, pack_flags};
 use crate::indirect::IndirectCache;
 use crate::key::Key;
@@ -10,6 +11,7 @@ use crate::runtime::{Leave, Low, Runtime};
 use crate::stats::{Counts, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
 use decoder::Mnemonic;
+use hashbrown::HashMap;
 use interp::Exit;
 use interp::access::is_canonical;
 use interp::engine::block::{Block as DecodedBlock, Op, decode_block};
@@ -48,11 +50,19 @@ pub struct Config {
     /// the interpreter puts there, and hands flags that an instruction leaves undefined to the host
     /// as the guest has them. For lockstep runs.
     pub precise_flags: bool,
+    /// Keeps notes of what host code is for: [`Engine::explain`] needs them.
+    pub notes: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { cache_size: 32 << 20, threshold: 30, helpers_only: false, precise_flags: false }
+        Config {
+            cache_size: 32 << 20,
+            threshold: 30,
+            helpers_only: false,
+            precise_flags: false,
+            notes: false,
+        }
     }
 }
 
@@ -61,14 +71,18 @@ pub struct Engine {
     /// What is cold or odd runs here.
     pub interp: interp::Engine,
     config: Config,
-    arena: Arena,
-    low: Low,
-    host: Host,
-    stubs: Option<Stubs>,
-    addresses: Addresses,
-    cache: BlockCache,
-    indirect: IndirectCache,
+    pub(crate) arena: Arena,
+    pub(crate) low: Low,
+    pub(crate) host: Host,
+    pub(crate) stubs: Option<Stubs>,
+    pub(crate) addresses: Addresses,
+    pub(crate) cache: BlockCache,
+    pub(crate) indirect: IndirectCache,
     sites: Vec<Site>,
+    /// Where [`Config::notes`] asks for them, by the block's number.
+    pub(crate) notes: HashMap<u32, BlockNotes>,
+    /// Guest bytes of a block at most: where code is known to end.
+    pub(crate) block_limit: u64,
     heat: Box<[u8]>,
     counts: Counts,
     stats: Stats,
@@ -107,6 +121,8 @@ impl Engine {
             cache: BlockCache::default(),
             indirect: IndirectCache::default(),
             sites: Vec::new(),
+            notes: HashMap::new(),
+            block_limit: u64::MAX,
             heat: vec![0; HEAT].into(),
             counts: Counts::default(),
             stats: Stats::default(),
@@ -188,6 +204,7 @@ impl Engine {
         self.cache.clear();
         self.indirect.clear();
         self.sites.clear();
+        self.notes.clear();
         self.arena.reset();
         self.reset_returns();
     }
@@ -207,7 +224,7 @@ impl Engine {
 
     /// Makes stubs for this CPU and MMU, or new ones where they have moved. False where they are
     /// out of reach.
-    fn attach(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> bool {
+    pub(crate) fn attach(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> bool {
         let address = &raw mut *cpu as u64;
         if address + size_of::<Cpu>() as u64 > softmmu::low::LOW_LIMIT {
             return false;
@@ -296,13 +313,13 @@ impl Engine {
     }
 
     /// Translates the block at `place`; none where it must be interpreted.
-    fn translate(&mut self, cpu: &Cpu, mmu: &mut Mmu, place: Place) -> Option<u32> {
+    pub(crate) fn translate(&mut self, cpu: &Cpu, mmu: &mut Mmu, place: Place) -> Option<u32> {
         if self.arena.room() < MAX_BLOCK_BYTES {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
         let decoded = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
-        let count = loop_end(&decoded);
+        let count = loop_end(&decoded, self.block_limit);
         let len: u64 = decoded.ops[..count].iter().map(|op| u64::from(op.insn.len)).sum();
         let first = len.min(0x1000 - (place.gpa & 0xFFF));
         mmu.mark_code_range(place.gpa, first);
@@ -339,7 +356,7 @@ impl Engine {
             helpers_only: self.config.helpers_only,
             precise_flags: self.config.precise_flags,
         };
-        let Emitted { code, direct, saved, links } =
+        let Emitted { code, direct, saved, links, notes } =
             emit_block(base, place.rip, place.key, &decoded.ops[..count], environment)?;
         let at = self.arena.append(&code)?;
         debug_assert_eq!(at, base);
@@ -347,7 +364,13 @@ impl Engine {
         self.stats.instructions_translated += count as u64;
         self.stats.guest_bytes += len;
         self.stats.host_bytes += code.len() as u64;
-        Some(self.cache.insert(place, (len, decoded.second_page), base, (direct, saved), &links))
+        let second_page = decoded.second_page;
+        let index = self.cache.insert(place, (len, second_page), base, (direct, saved), &links);
+        if self.config.notes {
+            let ops = decoded.ops[..count].into();
+            self.notes.insert(index, BlockNotes { notes, ops, base, len: code.len() });
+        }
+        Some(index)
     }
 
     /// Runs translated code from `code` on.
@@ -456,7 +479,7 @@ impl Engine {
 }
 
 /// Whether an operation stands for bytes that are no instruction; it does not hold them.
-fn is_invalid(op: &Op) -> bool {
+pub(crate) fn is_invalid(op: &Op) -> bool {
     op.insn.len == 1 && op.insn.mnemonic() == Mnemonic::Ud2
 }
 
@@ -465,11 +488,18 @@ fn heat_index(gpa: u64) -> usize {
 }
 
 /// How many of the instructions belong into one translated block: a branch backwards, which
-/// probably closes a loop, ends it, and so does a change of SMAP's suspension.
-fn loop_end(decoded: &DecodedBlock) -> usize {
+/// probably closes a loop, ends it, and so does a change of SMAP's suspension. No more of them than
+/// `limit` bytes hold, but one.
+fn loop_end(decoded: &DecodedBlock, limit: u64) -> usize {
     let ends = |op: &Op| {
         let backwards = op.insn.op[0].kind == decoder::OpKind::Near && (op.insn.imm as i64) < 0;
         backwards || matches!(op.insn.mnemonic(), Mnemonic::Stac | Mnemonic::Clac)
     };
-    decoded.ops.iter().position(ends).map_or(decoded.ops.len(), |i| i + 1)
+    let count = decoded.ops.iter().position(ends).map_or(decoded.ops.len(), |i| i + 1);
+    let mut len = 0;
+    let inside = decoded.ops[..count].iter().take_while(|op| {
+        len += u64::from(op.insn.len);
+        len <= limit
+    });
+    inside.count().max(1)
 }

@@ -8,6 +8,8 @@ use softmmu::{LowBox, LowError, MappingChanges};
 
 /// Entries of a table; the index is the low 16 bits of RIP.
 const ENTRIES: usize = 1 << 16;
+/// Bytes of a table.
+pub(crate) const TABLE_SIZE: usize = ENTRIES * size_of::<Entry>();
 
 /// A target and the code of its block, entered with flags in the slot.
 #[repr(C)]
@@ -65,6 +67,11 @@ impl IndirectCache {
         let address = table.entries.address() as i32;
         self.tables.insert(key, table);
         Ok(address)
+    }
+
+    /// The addresses of all tables.
+    pub(crate) fn addresses(&self) -> Vec<i32> {
+        self.tables.values().map(|table| table.entries.address() as i32).collect()
     }
 
     /// Enters a target that relies on the translation of `page`.

@@ -10,6 +10,7 @@
 //! | `regs` | where guest registers live |
 //! | `cache`, `indirect`, `pages` | blocks, links, the caches that indirect branches probe |
 //! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
+//! | `explain` | listings of blocks: guest code beside host code |
 //! | `helper` | calling the interpreter's definition of an instruction |
 
 // dynasm! converts register numbers even where they have the right type.
@@ -19,6 +20,9 @@ mod arena;
 mod cache;
 mod emit;
 mod engine;
+pub mod explain;
+#[cfg(test)]
+mod golden;
 mod helper;
 mod indirect;
 mod key;

@@ -5,6 +5,7 @@
 mod bench;
 mod boot;
 mod fetch;
+mod golden;
 mod guest_files;
 
 use anyhow::Result;
@@ -21,6 +22,8 @@ enum Task {
     GuestFiles(guest_files::Args),
     /// Boot a Debian kernel to user space and power-off, and print the counters
     Boot(boot::Args),
+    /// Write the golden host-code listings of jit/src/golden anew, to be reviewed with git diff
+    Golden,
     /// Measure Ringshift beside QEMU and the host itself
     Bench(Box<bench::Args>),
 }
@@ -51,6 +54,7 @@ fn main() -> Result<()> {
         Task::Fetch => fetch::run(),
         Task::GuestFiles(args) => guest_files::run(&args),
         Task::Boot(args) => boot::run(&args),
+        Task::Golden => golden::run(),
         Task::Bench(args) => bench::run(&args),
     }
 }

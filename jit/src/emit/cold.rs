@@ -1,6 +1,6 @@
 //! The cold section behind a block.
 
-use super::{FlagState, LinkRequest, Unit};
+use super::{FlagState, LinkRequest, Part, Unit};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use interp::engine::block::Op;
 
@@ -56,10 +56,27 @@ impl Unit<'_> {
         self.ended = true;
     }
 
+    /// What a piece of cold code is for.
+    fn part(&self, item: &Cold) -> Part {
+        match item {
+            Cold::Slow { sites, .. } => {
+                let site = sites.first().and_then(|&site| self.env.sites.get(site as usize));
+                Part::Slow(site.map_or(0, |site| self.count - site.rest as usize))
+            }
+            Cold::SideExit { rest, .. } => Part::SideExit(self.count - 1 - *rest as usize),
+            Cold::Poll { .. } => Part::Poll,
+            Cold::StackFull { .. } => Part::StackFull,
+            Cold::LoadVectors { .. } => Part::LoadVectors,
+            Cold::LoadX87 { .. } => Part::LoadX87,
+        }
+    }
+
     pub(super) fn emit_cold(&mut self) {
         let mut fixups = Vec::new();
         let mut cold = std::mem::take(&mut self.cold);
         for item in cold.drain(..) {
+            let part = self.part(&item);
+            self.note(part);
             match item {
                 Cold::Slow { label, back, sites, restore, vectors, x87 } => {
                     self.place(label);
@@ -117,6 +134,7 @@ impl Unit<'_> {
             }
         }
         for i in 0..self.links.len() {
+            self.note(Part::Trampoline(i));
             self.links[i].trampoline = self.offset();
             let number = self.env.first_link + i as u32;
             dynasm!(self.ops ; .arch x64 ; mov r14d, number as i32);

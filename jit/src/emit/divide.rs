@@ -83,6 +83,7 @@ impl Unit<'_> {
         }
         check(self, size, slow);
         self.before_flag_use();
+        self.note_copy();
         self.put(&copy);
         self.after_flag_write();
         self.place(back);

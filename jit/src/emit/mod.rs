@@ -10,6 +10,7 @@ mod divide;
 mod flags;
 mod hint;
 mod memory;
+mod notes;
 mod passthrough;
 mod stack;
 mod stack_run;
@@ -26,6 +27,8 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x6
 pub(crate) use flags::FlagState;
 use iced_x86::{Encoder, Instruction, OpKind};
 use interp::engine::block::Op;
+pub use notes::Strategy;
+pub(crate) use notes::{Notes, Part};
 
 /// A direct exit that may be linked to its target.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +72,8 @@ pub(crate) struct Emitted {
     /// Offset of the entry with flags in the slot.
     pub(crate) saved: usize,
     pub(crate) links: Vec<LinkRequest>,
+    /// What the code is for.
+    pub(crate) notes: Notes,
 }
 
 /// A block being emitted.
@@ -89,6 +94,7 @@ pub(crate) struct Unit<'a> {
     flags: FlagState,
     cold: Vec<Cold>,
     links: Vec<LinkRequest>,
+    notes: Notes,
     /// Displacements of branches to the cold section, and where they lead.
     fixups: Vec<(usize, usize)>,
     /// Vector registers are in the host's for certain.
@@ -139,6 +145,7 @@ pub(crate) fn emit_block(
         flags: FlagState::SAVED,
         cold: Vec::new(),
         links: Vec::new(),
+        notes: Notes::default(),
         fixups: Vec::new(),
         vectors: false,
         x87: false,
@@ -168,10 +175,12 @@ fn unroll(rip: u64, key: Key, insns: &[Op]) -> usize {
 impl<'a> Unit<'a> {
     fn run(mut self, insns: &[Op], iced: &[Instruction]) -> Option<Emitted> {
         let direct = self.offset();
+        self.note(Part::Entry);
         let saved = self.entry(insns);
         let mut i = 0;
         while let (Some(op), Some(insn)) = (insns.get(i), iced.get(i)) {
             self.begin(i, op);
+            self.note(Part::Instructions(i, 1));
             let run = self.stack_run(&insns[i..], &iced[i..]);
             if run == 0 {
                 self.instruction(op, insn)?;
@@ -179,6 +188,7 @@ impl<'a> Unit<'a> {
             i += run.max(1);
         }
         if !self.ended {
+            self.note(Part::End);
             let next = self.next;
             self.exit_to(next);
         }
@@ -189,7 +199,7 @@ impl<'a> Unit<'a> {
             let relative = (target as i64 - (site as i64 + 4)) as i32;
             code.get_mut(site..site + 4)?.copy_from_slice(&relative.to_le_bytes());
         }
-        Some(Emitted { code, direct, saved, links: self.links })
+        Some(Emitted { code, direct, saved, links: self.links, notes: self.notes })
     }
 
     /// Makes `op`, the one behind the current instruction, the current one.
@@ -227,12 +237,16 @@ impl<'a> Unit<'a> {
             let done = match strategy(op) {
                 Emit::Helper => false,
                 Emit::Passthrough => self.passthrough(op, insn),
-                Emit::Custom(emit) => emit(self, op, insn),
+                Emit::Custom(emit) => {
+                    self.note_strategy(Strategy::Custom);
+                    emit(self, op, insn)
+                }
             };
             if done {
                 return Some(());
             }
         }
+        self.note_strategy(Strategy::Helper);
         self.call_helper(op);
         Some(())
     }

@@ -1,8 +1,8 @@
 //! The guest's own instruction, re-encoded: registers by the pinning, the memory operand at its
 //! host address.
 
-use super::Unit;
 use super::memory::Access;
+use super::{Strategy, Unit};
 use crate::regs::{host, is_high_byte, same_part};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
@@ -17,6 +17,7 @@ pub(super) struct Borrowed {
 
 impl Unit<'_> {
     pub(super) fn passthrough(&mut self, op: &Op, insn: &Instruction) -> bool {
+        self.note_strategy(Strategy::Passthrough);
         if op.insn.handle != 0 {
             return self.vector(op, insn);
         }
@@ -48,6 +49,7 @@ impl Unit<'_> {
         }
         self.before_flag_use();
         self.borrow_registers(&borrowed);
+        self.note_copy();
         self.put(&copy);
         self.give_back(&borrowed);
         self.after_flag_write();
@@ -81,6 +83,7 @@ impl Unit<'_> {
         self.access(op, insn, Access { size, write, align }, slow, collapse);
         self.before_flag_use();
         self.borrow_registers(&borrowed);
+        self.note_copy();
         self.put(&copy);
         self.give_back(&borrowed);
         self.after_flag_write();

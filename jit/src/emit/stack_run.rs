@@ -1,7 +1,7 @@
 //! Several pushes, or several pops, behind one another: one look into the TLB for all.
 
 use super::memory::Access;
-use super::{Cold, Unit};
+use super::{Cold, Part, Strategy, Unit};
 use crate::regs::{STACK, host};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -49,10 +49,14 @@ impl Unit<'_> {
         self.move_stack(if write { -total } else { total });
         self.place(back);
         let mut sites = Vec::with_capacity(count);
+        if let Some((_, part)) = self.notes.marks.last_mut() {
+            *part = Part::Instructions(self.index, count);
+        }
         for (i, op) in insns.iter().take(count).enumerate() {
             if i != 0 {
                 self.begin(self.index + 1, op);
             }
+            self.note_strategy(Strategy::Custom);
             sites.push(self.site(op, true));
         }
         let (restore, vectors, x87) = (self.flags.eflags, self.vectors, self.x87);

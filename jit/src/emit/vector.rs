@@ -87,6 +87,7 @@ impl Unit<'_> {
             return false;
         }
         self.load_units(Needs::Vectors);
+        self.note_copy();
         self.put(insn)
     }
 
@@ -106,6 +107,7 @@ impl Unit<'_> {
             self.load_units(needs);
             self.before_flag_use();
             self.borrow_registers(&borrowed);
+            self.note_copy();
             self.put(&copy);
             self.give_back(&borrowed);
             self.after_flag_write();
@@ -124,6 +126,7 @@ impl Unit<'_> {
         self.access(op, insn, access, slow, true);
         self.before_flag_use();
         self.borrow_registers(&borrowed);
+        self.note_copy();
         self.put(&copy);
         self.give_back(&borrowed);
         self.after_flag_write();
