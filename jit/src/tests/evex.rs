@@ -20,7 +20,7 @@ fn bytes(random: &mut Random) -> [u8; 15] {
     }
     bytes[0] = 0x62;
     // Maps 1 to 3, and the bit that is always one.
-    bytes[1] = bytes[1] & 0xF0 | 1 + random.below(3) as u8;
+    bytes[1] = bytes[1] & 0xF0 | (1 + random.below(3) as u8);
     bytes[2] |= 4;
     bytes
 }
