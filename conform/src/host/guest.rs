@@ -108,6 +108,7 @@ impl<const HELPERS: bool> Executor for Translate<HELPERS> {
             helpers_only: HELPERS,
             precise_flags: true,
             cache_size: 1 << 20,
+            ..jit::Config::default()
         };
         Ok(Translate(jit::Engine::new(config)?))
     }
