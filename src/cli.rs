@@ -138,7 +138,7 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "MODEL", default_value = "host")]
     pub(crate) cpu: machine::Model,
     /// What executes guest code
-    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    #[arg(long, value_enum, default_value_t = Engine::Jit)]
     pub(crate) engine: Engine,
     /// Stop after this much time
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
@@ -156,10 +156,10 @@ pub(crate) struct MachineArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
-    /// Interpret decoded blocks
-    Interp,
-    /// Translate hot blocks
+    /// Translate hot code, interpret the rest
     Jit,
+    /// Interpret everything
+    Interp,
 }
 
 /// The host's end of the first serial port.

@@ -44,6 +44,11 @@ impl Session<'_> {
                 Some(media) => Machine::with_firmware(config, media.firmware()?)?,
                 None => Machine::new(config)?,
             };
+            if let Some(refusal) = machine.refusal() {
+                eprintln!(
+                    "ringshift: warning: {refusal}; guest code is interpreted, many times slower"
+                );
+            }
             let display = machine.display();
             console.attach(&machine);
             let outcome = machine.run()?;

@@ -11,9 +11,10 @@ pub const MAX_CPUS: u32 = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum EngineKind {
     /// Decoded blocks, interpreted.
-    #[default]
     Interp,
-    /// Hot blocks translated, the rest interpreted.
+    /// Hot blocks translated, the rest interpreted. Where the host refuses what the translator
+    /// needs, everything is interpreted: see [`crate::Machine::refusal`].
+    #[default]
     Jit,
 }
 

@@ -32,6 +32,11 @@ use x86::{Activity, Cpu};
 
 const MIN_MEMORY: u64 = 1 << 20;
 const MAX_MEMORY: u64 = 512 << 30;
+/// Host code of all vCPUs: it lies in the part of the address space that MAP_32BIT gives, 1 GiB.
+const ALL_CODE_CACHES: usize = 384 << 20;
+/// Host code of one vCPU.
+const MIN_CODE_CACHE: usize = 4 << 20;
+const MAX_CODE_CACHE: usize = 32 << 20;
 
 /// A machine ready to run.
 pub struct Machine {
@@ -42,6 +47,8 @@ pub struct Machine {
     serial: Arc<Mutex<Serial>>,
     timeout: Option<std::time::Duration>,
     chipset: Option<Chipset>,
+    /// Why a vCPU has no translator that should have one.
+    refusal: Option<jit::EngineError>,
     keyboard: Arc<Mutex<I8042Device>>,
     // Devices that only the bus and the timers reach, kept alive for the timers' weak references.
     _timer_clients: Vec<Arc<Mutex<dyn TimerClient>>>,
@@ -160,6 +167,11 @@ impl Machine {
 
         let epoch_ns = clock.unix_time_ns().wrapping_sub(clock.now_ns());
         let mut vcpus = Vec::with_capacity(shared.len());
+        let translator = jit::Config {
+            cache_size: (ALL_CODE_CACHES / shared.len()).clamp(MIN_CODE_CACHE, MAX_CODE_CACHE),
+            ..jit::Config::default()
+        };
+        let mut refusal = None;
         for vcpu in &shared {
             let bus = VcpuBus {
                 fabric: fabric.clone(),
@@ -175,10 +187,12 @@ impl Machine {
             if vcpu.index != 0 {
                 cpu.activity = Activity::WaitForSipi;
             }
+            let (runner, refused) = Runner::new(config.engine, translator);
+            refusal = refusal.or(refused);
             vcpus.push(Vcpu::new(
                 cpu,
                 mmu,
-                Runner::new(config.engine)?,
+                runner,
                 vcpu.clone(),
                 fabric.clone(),
                 control.clone(),
@@ -194,6 +208,7 @@ impl Machine {
             serial,
             timeout: config.timeout,
             chipset: None,
+            refusal,
             keyboard: legacy.keyboard,
             _timer_clients: builder.clients,
         };

@@ -45,7 +45,7 @@ impl Guest {
         Guest {
             kernel,
             firmware: None,
-            engine: EngineKind::Interp,
+            engine: EngineKind::default(),
             memory: 64 << 20,
             cpus: 1,
             timeout: TIMEOUT,
@@ -93,7 +93,7 @@ impl Guest {
             initrd: Some(initrd),
             command_line: "console=ttyS0 panic=-1".into(),
         };
-        let engine = EngineKind::Interp;
+        let engine = EngineKind::default();
         Some(Guest {
             kernel,
             firmware: None,
@@ -104,7 +104,7 @@ impl Guest {
         })
     }
 
-    /// What executes its code; the interpreter if nothing is said.
+    /// What executes its code; the translator if nothing is said.
     pub fn engine(mut self, engine: EngineKind) -> Guest {
         self.engine = engine;
         self

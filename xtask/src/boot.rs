@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cpus: 1,
         cpu: Default::default(),
         memory: args.memory << 20,
-        engine: EngineKind::Interp,
+        engine: EngineKind::default(),
         kernel: Kernel {
             image: read(&files.kernel)?,
             name: files.kernel.display().to_string(),

@@ -153,7 +153,7 @@ impl HostReport {
         if kernel.memfd_noexec == Some(2) {
             sentences.push(
                 "The kernel refuses executable memfds (vm.memfd_noexec is 2), which translated \
-                 code needs: use --engine interp."
+                 code needs: guests are interpreted, many times slower."
                     .into(),
             );
         }
@@ -299,7 +299,7 @@ mod tests {
             "No guest can run here: the processor lacks",
             "About 512 MiB is free for it",
             "vm.overcommit_memory is 2",
-            "use --engine interp",
+            "guests are interpreted, many times slower",
             "reached through the software TLB only",
             "vm.max_map_count is low",
             "guest clocks may drift",

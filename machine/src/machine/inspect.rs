@@ -1,9 +1,15 @@
-//! What lockstep does with a machine: step it, and look at it.
+//! Looking at a machine, and stepping it as lockstep does.
 
 use super::Machine;
 use softmmu::GuestRam;
 
 impl Machine {
+    /// Why guest code is interpreted though the translator was asked for: the host refused what it
+    /// needs.
+    pub fn refusal(&self) -> Option<&jit::EngineError> {
+        self.refusal.as_ref()
+    }
+
     /// Runs the boot processor for `count` instructions or until it halts.
     pub(crate) fn run_slice(&mut self, count: u64) {
         self.vcpus[0].run_slice(count);

@@ -15,18 +15,19 @@ pub enum Runner {
 }
 
 impl Runner {
-    /// An engine with empty caches.
+    /// An engine with empty caches whose translator, if it is one, works as `config` says; the
+    /// interpreter, and why, where the host refuses what the translator needs.
+    pub fn new(kind: EngineKind, config: jit::Config) -> (Runner, Option<EngineError>) {
+        match Runner::with(kind, config) {
+            Ok(runner) => (runner, None),
+            Err(refusal) => (Runner::Interp(Box::default()), Some(refusal)),
+        }
+    }
+
+    /// [`Runner::new`] that insists.
     ///
     /// # Errors
     /// The host refuses what the translator needs.
-    pub fn new(kind: EngineKind) -> Result<Runner, EngineError> {
-        Runner::with(kind, jit::Config::default())
-    }
-
-    /// An engine whose translator, if it is one, works as `config` says.
-    ///
-    /// # Errors
-    /// As [`Runner::new`].
     pub fn with(kind: EngineKind, config: jit::Config) -> Result<Runner, EngineError> {
         Ok(match kind {
             EngineKind::Interp => Runner::Interp(Box::default()),
@@ -56,5 +57,20 @@ impl Runner {
             Runner::Interp(_) => None,
             Runner::Jit(engine) => Some(engine),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_leaves_the_interpreter() {
+        let (runner, refusal) = Runner::new(EngineKind::Jit, jit::Config::default());
+        assert!(runner.translator().is_some(), "{refusal:?}");
+        let unreasonable = jit::Config { cache_size: usize::MAX / 4, ..jit::Config::default() };
+        let (runner, refusal) = Runner::new(EngineKind::Jit, unreasonable);
+        assert!(runner.translator().is_none());
+        assert!(refusal.expect("a reason").to_string().contains("bytes for translated code"));
     }
 }
