@@ -3,7 +3,23 @@
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use testsuite::kernels;
+use testsuite::{EngineKind, kernels};
+
+testsuite::both_engines! {
+    power_off_is_success,
+    debug_exit_value_is_the_status,
+    triple_fault_has_a_post_mortem,
+    timeout_is_124,
+    reset_boots_again_unless_told_not_to,
+    serial_output_goes_where_it_is_sent,
+    all_output_arrives,
+    blocked_output_does_not_outlive_the_timeout,
+    closed_output_ends_the_guest,
+    piped_input_reaches_the_guest,
+    stats_are_printed,
+    truncated_kernels_are_no_panic,
+    demo_passes_its_own_checks,
+}
 
 fn ringshift(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringshift"))
@@ -28,33 +44,40 @@ fn file(name: &str, content: &[u8]) -> String {
     path.to_str().expect("the build directory has a plain name").to_owned()
 }
 
+/// The argument of --engine.
+fn name(engine: EngineKind) -> &'static str {
+    match engine {
+        EngineKind::Interp => "interp",
+        EngineKind::Jit => "jit",
+    }
+}
+
 /// Boots a kernel with further arguments.
-fn boot(name: &str, image: &[u8], args: &[&str]) -> Output {
-    let kernel = file(name, image);
-    let mut all = vec!["run", "--memory", "32M", "--kernel", &kernel];
+fn boot(engine: EngineKind, file_name: &str, image: &[u8], args: &[&str]) -> Output {
+    let engine = name(engine);
+    // Tests run beside one another.
+    let kernel = file(&format!("{file_name}-{engine}"), image);
+    let mut all = vec!["run", "--memory", "32M", "--engine", engine, "--kernel", &kernel];
     all.extend_from_slice(args);
     ringshift(&all)
 }
 
-#[test]
-fn power_off_is_success() {
-    let output = boot("hello", &kernels::hello(), &[]);
+fn power_off_is_success(engine: EngineKind) {
+    let output = boot(engine, "hello", &kernels::hello(), &[]);
     assert_eq!(status(&output), 0, "{output:?}");
     assert_eq!(output.stdout, b"hello\r\n");
     assert_eq!(stderr(&output), "");
 }
 
-#[test]
-fn debug_exit_value_is_the_status() {
+fn debug_exit_value_is_the_status(engine: EngineKind) {
     for value in [0x10, 0x21, 0x7F] {
-        let output = boot(&format!("exit-{value}"), &kernels::debug_exit(value), &[]);
+        let output = boot(engine, &format!("exit-{value}"), &kernels::debug_exit(value), &[]);
         assert_eq!(status(&output), i32::from(value) << 1 | 1);
     }
 }
 
-#[test]
-fn triple_fault_has_a_post_mortem() {
-    let output = boot("triple-fault", &kernels::triple_fault(), &[]);
+fn triple_fault_has_a_post_mortem(engine: EngineKind) {
+    let output = boot(engine, "triple-fault", &kernels::triple_fault(), &[]);
     assert_eq!(status(&output), 3);
     let words = stderr(&output);
     for part in ["Triple fault", "#UD", "#DF", "IDT"] {
@@ -62,54 +85,51 @@ fn triple_fault_has_a_post_mortem() {
     }
 }
 
-#[test]
-fn timeout_is_124() {
+fn timeout_is_124(engine: EngineKind) {
     let start = Instant::now();
-    let output = boot("spin", &kernels::spin(), &["--timeout", "0.5"]);
+    let output = boot(engine, "spin", &kernels::spin(), &["--timeout", "0.5"]);
     assert_eq!(status(&output), 124);
     assert!(stderr(&output).contains("timeout"));
     assert!(start.elapsed() >= Duration::from_millis(500));
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
-#[test]
-fn reset_boots_again_unless_told_not_to() {
-    let output = boot("reset", &kernels::reset(), &["--timeout", "1.5"]);
+fn reset_boots_again_unless_told_not_to(engine: EngineKind) {
+    let output = boot(engine, "reset", &kernels::reset(), &["--timeout", "1.5"]);
     assert_eq!(status(&output), 124);
     let boots = String::from_utf8_lossy(&output.stdout).matches("booted\r\n").count();
     assert!(boots >= 2, "{output:?}");
 
-    let output = boot("no-reboot", &kernels::reset(), &["--no-reboot"]);
+    let output = boot(engine, "no-reboot", &kernels::reset(), &["--no-reboot"]);
     assert_eq!(status(&output), 0);
     assert_eq!(output.stdout, b"booted\r\n");
 }
 
-#[test]
-fn serial_output_goes_where_it_is_sent() {
-    let target = file("serial.txt", b"old content");
-    let output = boot("to-file", &kernels::hello(), &["--serial", &format!("file:{target}")]);
+fn serial_output_goes_where_it_is_sent(engine: EngineKind) {
+    let target = file(&format!("serial-{}.txt", name(engine)), b"old content");
+    let output =
+        boot(engine, "to-file", &kernels::hello(), &["--serial", &format!("file:{target}")]);
     assert_eq!((status(&output), output.stdout.as_slice()), (0, &b""[..]));
     assert_eq!(std::fs::read(&target).unwrap(), b"hello\r\n");
 
-    let output = boot("to-none", &kernels::hello(), &["--serial", "none"]);
+    let output = boot(engine, "to-none", &kernels::hello(), &["--serial", "none"]);
     assert_eq!((status(&output), output.stdout.as_slice()), (0, &b""[..]));
 }
 
 /// Nothing is lost at the end, however much there is.
-#[test]
-fn all_output_arrives() {
-    let output = boot("flood", &kernels::flood(5000), &[]);
+fn all_output_arrives(engine: EngineKind) {
+    let output = boot(engine, "flood", &kernels::flood(5000), &[]);
     assert_eq!(status(&output), 0);
     assert_eq!(output.stdout.len(), 5000 * 64);
 }
 
 /// A reader that takes nothing cannot keep the guest from its timeout.
-#[test]
-fn blocked_output_does_not_outlive_the_timeout() {
-    let kernel = file("blocked", &kernels::flood(1_000_000));
+fn blocked_output_does_not_outlive_the_timeout(engine: EngineKind) {
+    let kernel = file(&format!("blocked-{}", name(engine)), &kernels::flood(1_000_000));
     let start = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
-        .args(["run", "--memory", "32M", "--timeout", "0.5", "--kernel", &kernel])
+        .args(["run", "--engine", name(engine), "--memory", "32M"])
+        .args(["--timeout", "0.5", "--kernel", &kernel])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -121,11 +141,11 @@ fn blocked_output_does_not_outlive_the_timeout() {
     drop(unread);
 }
 
-#[test]
-fn closed_output_ends_the_guest() {
-    let kernel = file("closed", &kernels::flood(100_000_000));
+fn closed_output_ends_the_guest(engine: EngineKind) {
+    let kernel = file(&format!("closed-{}", name(engine)), &kernels::flood(100_000_000));
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
-        .args(["run", "--memory", "32M", "--timeout", "60", "--kernel", &kernel])
+        .args(["run", "--engine", name(engine), "--memory", "32M"])
+        .args(["--timeout", "60", "--kernel", &kernel])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -137,12 +157,12 @@ fn closed_output_ends_the_guest() {
     assert!(stderr(&output).contains("standard output"), "{output:?}");
 }
 
-#[test]
-fn piped_input_reaches_the_guest() {
+fn piped_input_reaches_the_guest(engine: EngineKind) {
     use std::io::Write;
-    let kernel = file("echo", &kernels::echo());
+    let kernel = file(&format!("echo-{}", name(engine)), &kernels::echo());
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
-        .args(["run", "--memory", "32M", "--timeout", "60", "--kernel", &kernel])
+        .args(["run", "--engine", name(engine), "--memory", "32M"])
+        .args(["--timeout", "60", "--kernel", &kernel])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -155,9 +175,8 @@ fn piped_input_reaches_the_guest() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("ready\r\n{text}q"));
 }
 
-#[test]
-fn stats_are_printed() {
-    let output = boot("stats", &kernels::hello(), &["--stats"]);
+fn stats_are_printed(engine: EngineKind) {
+    let output = boot(engine, "stats", &kernels::hello(), &["--stats"]);
     assert_eq!(status(&output), 0);
     let words = stderr(&output);
     for part in ["instructions", "MIPS", "blocks", "TLB", "wall", "CPU"] {
@@ -191,7 +210,7 @@ fn bad_kernels_are_refused() {
         ("bzimage-cut-short", &setup),
     ];
     for (name, content) in cases {
-        let output = boot(name, content, &["--timeout", "5"]);
+        let output = boot(EngineKind::Jit, name, content, &["--timeout", "5"]);
         let words = stderr(&output);
         assert_eq!(status(&output), 2, "{name}: {words}");
         assert!(words.contains(name), "the file is not named: {words}");
@@ -200,11 +219,10 @@ fn bad_kernels_are_refused() {
 }
 
 /// A kernel cut off anywhere is refused, or boots and fails in its own way.
-#[test]
-fn truncated_kernels_are_no_panic() {
+fn truncated_kernels_are_no_panic(engine: EngineKind) {
     let image = kernels::hello();
     for length in (0..image.len()).step_by(7) {
-        let output = boot("truncated", &image[..length], &["--timeout", "1"]);
+        let output = boot(engine, "truncated", &image[..length], &["--timeout", "1"]);
         assert!([0, 2, 3, 124].contains(&status(&output)), "{length}: {output:?}");
         assert!(!stderr(&output).contains("panicked"), "{length}: {output:?}");
     }
@@ -253,9 +271,8 @@ fn bad_usage_is_refused() {
     }
 }
 
-#[test]
-fn demo_passes_its_own_checks() {
-    let output = ringshift(&["demo", "--timeout", "120"]);
+fn demo_passes_its_own_checks(engine: EngineKind) {
+    let output = ringshift(&["demo", "--engine", name(engine), "--timeout", "120"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(status(&output), 0, "{text}");
     assert!(text.contains("Verdict: all as promised"), "{text}");

@@ -10,7 +10,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
-use testsuite::kernels;
+use testsuite::{EngineKind, kernels};
+
+testsuite::both_engines! {
+    keys_reach_the_guest_one_by_one,
+    leaving_a_guest_that_does_not_listen,
+    signals_restore_the_terminal,
+}
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -25,7 +31,13 @@ struct Session {
 }
 
 impl Session {
-    fn start(name: &str, image: &[u8]) -> Session {
+    fn start(engine: EngineKind, name: &str, image: &[u8]) -> Session {
+        let engine = match engine {
+            EngineKind::Interp => "interp",
+            EngineKind::Jit => "jit",
+        };
+        // Tests run beside one another.
+        let name = format!("{name}-{engine}");
         let kernel = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::write(&kernel, image).unwrap();
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -37,7 +49,7 @@ impl Session {
         let before = tcgetattr(&terminal).unwrap();
         let end = || terminal.try_clone().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
-            .args(["run", "--memory", "32M", "--timeout", "60", "--kernel"])
+            .args(["run", "--engine", engine, "--memory", "32M", "--timeout", "60", "--kernel"])
             .arg(&kernel)
             .stdin(end())
             .stdout(end())
@@ -105,9 +117,8 @@ impl Session {
     }
 }
 
-#[test]
-fn keys_reach_the_guest_one_by_one() {
-    let mut session = Session::start("tty-echo", &kernels::echo());
+fn keys_reach_the_guest_one_by_one(engine: EngineKind) {
+    let mut session = Session::start(engine, "tty-echo", &kernels::echo());
     session.wait_for("ready");
     assert!(session.is_raw());
     // Without a line's end, and Ctrl-C too: the guest's terminal decides what they mean.
@@ -119,9 +130,8 @@ fn keys_reach_the_guest_one_by_one() {
     assert_eq!(session.finish().code(), Some(0));
 }
 
-#[test]
-fn leaving_a_guest_that_does_not_listen() {
-    let mut session = Session::start("tty-halted", &kernels::halted());
+fn leaving_a_guest_that_does_not_listen(engine: EngineKind) {
+    let mut session = Session::start(engine, "tty-halted", &kernels::halted());
     session.wait_for("halted");
     session.press(&[b'k'; 100]);
     session.press(b"\x01h");
@@ -132,12 +142,11 @@ fn leaving_a_guest_that_does_not_listen() {
     assert_eq!(session.finish().code(), Some(0));
 }
 
-#[test]
-fn signals_restore_the_terminal() {
+fn signals_restore_the_terminal(engine: EngineKind) {
     use rustix::process::{Pid, Signal, kill_process};
     use std::os::unix::process::ExitStatusExt;
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let mut session = Session::start(&format!("tty-{signal:?}"), &kernels::halted());
+        let mut session = Session::start(engine, &format!("tty-{signal:?}"), &kernels::halted());
         session.wait_for("halted");
         assert!(session.is_raw());
         let pid = Pid::from_child(&session.child);

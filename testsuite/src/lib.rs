@@ -20,3 +20,23 @@ mod screen;
 pub use machine::guests::Guest as Debian;
 pub use machine::{EngineKind, StopReason};
 pub use runner::{End, Guest, Running};
+
+/// Makes two tests of each function named: one that calls it with [`EngineKind::Interp`], in a
+/// module `interpreted`, and one with [`EngineKind::Jit`], in a module `translated`.
+#[macro_export]
+macro_rules! both_engines {
+    ($($name:ident),+ $(,)?) => {
+        mod interpreted {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::EngineKind::Interp);
+            })+
+        }
+        mod translated {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::EngineKind::Jit);
+            })+
+        }
+    };
+}

@@ -3,8 +3,14 @@
 //! They are fetched with apt into the user's cache. Where that is impossible, the tests say so and
 //! pass.
 
-use machine::EngineKind;
-use testsuite::{Debian, End, Guest, StopReason};
+use testsuite::{Debian, End, EngineKind, Guest, StopReason};
+
+testsuite::both_engines! {
+    cloud_kernel_boots_and_powers_off,
+    pae_kernel_boots_and_powers_off,
+    shell_answers,
+    reboot_reaches_the_machine,
+}
 
 /// What the script must say, put together in the guest so that no echo of it counts.
 const SCRIPT: &str = "\
@@ -32,34 +38,19 @@ fn check(end: &End, machine: &str) {
     eprintln!("{}", end.stats);
 }
 
-#[test]
-fn cloud_kernel_boots_and_powers_off() {
+fn cloud_kernel_boots_and_powers_off(engine: EngineKind) {
     let Some(guest) = Guest::debian(Debian::CloudAmd64, SCRIPT) else { return };
-    check(&guest.run(), "x86_64");
+    check(&guest.engine(engine).run(), "x86_64");
 }
 
-#[test]
-fn cloud_kernel_translated() {
-    let Some(guest) = Guest::debian(Debian::CloudAmd64, SCRIPT) else { return };
-    check(&guest.engine(EngineKind::Jit).run(), "x86_64");
-}
-
-#[test]
-fn pae_kernel_translated() {
+fn pae_kernel_boots_and_powers_off(engine: EngineKind) {
     let Some(guest) = Guest::debian(Debian::Pae686, SCRIPT) else { return };
-    check(&guest.engine(EngineKind::Jit).run(), "i686");
+    check(&guest.engine(engine).run(), "i686");
 }
 
-#[test]
-fn pae_kernel_boots_and_powers_off() {
-    let Some(guest) = Guest::debian(Debian::Pae686, SCRIPT) else { return };
-    check(&guest.run(), "i686");
-}
-
-#[test]
-fn shell_answers() {
+fn shell_answers(engine: EngineKind) {
     let Some(guest) = Guest::debian_shell(Debian::CloudAmd64) else { return };
-    let mut guest = guest.append(QUICK).start();
+    let mut guest = guest.append(QUICK).engine(engine).start();
     guest.wait_for("/root # ");
     guest.type_line("echo $((6 * 7))-is-the-answer");
     guest.wait_for("42-is-the-answer");
@@ -73,9 +64,8 @@ fn shell_answers() {
 }
 
 /// A kernel that is told to do so reboots rather than powers off.
-#[test]
-fn reboot_reaches_the_machine() {
+fn reboot_reaches_the_machine(engine: EngineKind) {
     let Some(guest) = Guest::debian(Debian::CloudAmd64, "reboot -f") else { return };
-    let end = guest.append(QUICK).run();
+    let end = guest.append(QUICK).engine(engine).run();
     assert_eq!(end.reason, StopReason::Reset, "{}", end.output);
 }

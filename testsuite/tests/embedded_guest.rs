@@ -1,39 +1,39 @@
 //! Ringshift's own guest: the first end-to-end test.
 
 use guest::Options;
-use machine::EngineKind;
 use machine::lockstep::{self, Verdict};
-use testsuite::{Guest, StopReason};
+use testsuite::{EngineKind, Guest, StopReason};
 
-fn passes(options: &Options) {
+testsuite::both_engines! {
+    every_check_passes,
+    in_the_least_memory,
+    with_a_faster_timer_and_more_slices,
+    with_a_slow_timer,
+}
+
+fn passes(engine: EngineKind, options: &Options) {
     let image = guest::build(options).expect("the guest assembles");
-    for engine in [EngineKind::Interp, EngineKind::Jit] {
-        let end = Guest::embedded(&image).engine(engine).run();
-        assert_eq!(end.reason, StopReason::PowerOff, "{engine:?}: {}", end.output);
-        assert_eq!(image.missing_line(&end.output), None, "{engine:?}: {}", end.output);
-    }
-}
-
-#[test]
-fn every_check_passes() {
-    passes(&Options::default());
-}
-
-#[test]
-fn in_the_least_memory() {
-    let image = guest::build(&Options::default()).expect("the guest assembles");
-    let end = Guest::embedded(&image).memory(image.memory_size).run();
+    let end = Guest::embedded(&image).engine(engine).run();
+    assert_eq!(end.reason, StopReason::PowerOff, "{}", end.output);
     assert_eq!(image.missing_line(&end.output), None, "{}", end.output);
 }
 
-#[test]
-fn with_a_faster_timer_and_more_slices() {
-    passes(&Options { timer_hz: 5000, slices: 200, ..Options::default() });
+fn every_check_passes(engine: EngineKind) {
+    passes(engine, &Options::default());
 }
 
-#[test]
-fn with_a_slow_timer() {
-    passes(&Options { timer_hz: 50, slices: 8, ..Options::default() });
+fn in_the_least_memory(engine: EngineKind) {
+    let image = guest::build(&Options::default()).expect("the guest assembles");
+    let end = Guest::embedded(&image).engine(engine).memory(image.memory_size).run();
+    assert_eq!(image.missing_line(&end.output), None, "{}", end.output);
+}
+
+fn with_a_faster_timer_and_more_slices(engine: EngineKind) {
+    passes(engine, &Options { timer_hz: 5000, slices: 200, ..Options::default() });
+}
+
+fn with_a_slow_timer(engine: EngineKind) {
+    passes(engine, &Options { timer_hz: 50, slices: 8, ..Options::default() });
 }
 
 #[test]

@@ -10,6 +10,11 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+testsuite::both_engines! {
+    a_disk_boots,
+    a_floppy_boots,
+}
+
 const LOAD: u64 = 0x7C00;
 const BUFFER: u32 = 0x8000;
 const SECTOR: usize = 512;
@@ -146,17 +151,10 @@ fn boots(engine: EngineKind, floppy: bool) {
     assert_eq!(image[2 * SECTOR..3 * SECTOR], image[SECTOR..2 * SECTOR]);
 }
 
-#[test]
-fn a_disk_boots() {
-    boots(EngineKind::Interp, false);
+fn a_disk_boots(engine: EngineKind) {
+    boots(engine, false);
 }
 
-#[test]
-fn a_disk_boots_translated() {
-    boots(EngineKind::Jit, false);
-}
-
-#[test]
-fn a_floppy_boots() {
-    boots(EngineKind::Interp, true);
+fn a_floppy_boots(engine: EngineKind) {
+    boots(engine, true);
 }
