@@ -11,20 +11,30 @@ use softmmu::{CodeWrite, MappingChanges};
 /// Entries of the direct-mapped front of the block table.
 const FRONT: usize = 1 << 13;
 
-/// What a block is found by. The linear address belongs to it because it is part of the code:
-/// return addresses, RIP-relative operands.
+/// What a block is found by. RIP belongs to it because it is part of the code: return addresses,
+/// RIP-relative operands. So does the code segment, for its limit, and for its base, without which
+/// RIP does not tell the page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Place {
     pub(crate) rip: u64,
     /// Physical address of the first byte.
     pub(crate) gpa: u64,
+    /// Linear address of the first byte.
+    pub(crate) linear: u64,
     pub(crate) key: Key,
+    /// Number of the code segment.
+    pub(crate) segment: u32,
 }
 
 impl Place {
+    /// What the cache of indirect branches knows it by: the code segment above RIP.
+    pub(crate) fn tag(&self) -> u64 {
+        self.rip | u64::from(self.segment) << 32
+    }
+
     /// Linear address of the page behind this one.
     pub(crate) fn second_page(&self) -> u64 {
-        self.key.wrap((self.rip & !0xFFF).wrapping_add(0x1000))
+        self.key.wrap((self.linear & !0xFFF).wrapping_add(0x1000))
     }
 }
 
@@ -76,10 +86,11 @@ pub(crate) struct BlockCache {
     front: Box<[(Place, u32)]>,
 }
 
-const NOWHERE: Place = Place { rip: u64::MAX, gpa: u64::MAX, key: Key(0) };
+const NOWHERE: Place =
+    Place { rip: u64::MAX, gpa: u64::MAX, linear: u64::MAX, key: Key(0), segment: 0 };
 
 fn slot(place: &Place) -> usize {
-    (place.rip ^ place.rip >> 12 ^ u64::from(place.key.0)) as usize & (FRONT - 1)
+    (place.linear ^ place.linear >> 12 ^ u64::from(place.key.0)) as usize & (FRONT - 1)
 }
 
 impl Default for BlockCache {
@@ -161,12 +172,12 @@ impl BlockCache {
     }
 
     /// The live block that begins at a linear address, or else one that covers it.
-    pub(crate) fn at_linear(&self, rip: u64) -> Option<u32> {
+    pub(crate) fn at_linear(&self, linear: u64) -> Option<u32> {
         let find = |wanted: &dyn Fn(&Block) -> bool| {
             self.blocks.iter().position(|block| block.alive && wanted(block))
         };
-        find(&|block| block.place.rip == rip)
-            .or_else(|| find(&|block| rip.wrapping_sub(block.place.rip) < block.len))
+        find(&|block| block.place.linear == linear)
+            .or_else(|| find(&|block| linear.wrapping_sub(block.place.linear) < block.len))
             .map(|index| index as u32)
     }
 
@@ -174,12 +185,14 @@ impl BlockCache {
     pub(crate) fn link(&mut self, arena: &mut Arena, link: u32, to: u32, global: bool) -> bool {
         let exit = &mut self.links[link as usize];
         let (from, target) = (&self.blocks[exit.from as usize], &self.blocks[to as usize]);
-        let same_place = exit.target == target.place.rip && exit.key == target.place.key;
+        let same_segment = from.place.segment == target.place.segment;
+        let same_place =
+            same_segment && exit.target == target.place.rip && exit.key == target.place.key;
         if exit.to.is_some() || !from.alive || !target.alive || !same_place {
             return false;
         }
-        if from.place.rip & !0xFFF != target.place.rip & !0xFFF {
-            self.cross_page.insert(exit.target, global, link);
+        if from.place.linear & !0xFFF != target.place.linear & !0xFFF {
+            self.cross_page.insert(target.place.linear, global, link);
         }
         if target.second_page.is_some() {
             self.cross_page.insert(target.place.second_page(), false, link);
@@ -252,7 +265,7 @@ impl BlockCache {
         if front.1 == index {
             *front = (NOWHERE, 0);
         }
-        indirect.remove(place.key, place.rip);
+        indirect.remove(&place);
     }
 
     /// Forgets everything.

@@ -8,6 +8,7 @@ use crate::helper::{Site, load_flags, pack_flags};
 use crate::indirect::IndirectCache;
 use crate::key::Key;
 use crate::runtime::{Leave, Low, Runtime};
+use crate::segments::{CodeSegment, CodeSegments};
 use crate::stats::{Counts, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
 use decoder::Mnemonic;
@@ -15,7 +16,7 @@ use hashbrown::HashMap;
 use interp::Exit;
 use interp::access::is_canonical;
 use interp::engine::block::{Block as DecodedBlock, Op, decode_block};
-use interp::engine::{code_linear, needs_single_step};
+use interp::engine::needs_single_step;
 use softmmu::{CodeWrite, ExitRequest, LowError, Mmu, Rights};
 use std::mem::offset_of;
 use thiserror::Error;
@@ -78,6 +79,7 @@ pub struct Engine {
     pub(crate) addresses: Addresses,
     pub(crate) cache: BlockCache,
     pub(crate) indirect: IndirectCache,
+    segments: CodeSegments,
     sites: Vec<Site>,
     /// Where [`Config::notes`] asks for them, by the block's number.
     pub(crate) notes: HashMap<u32, BlockNotes>,
@@ -120,6 +122,7 @@ impl Engine {
             addresses: Addresses::default(),
             cache: BlockCache::default(),
             indirect: IndirectCache::default(),
+            segments: CodeSegments::default(),
             sites: Vec::new(),
             notes: HashMap::new(),
             block_limit: u64::MAX,
@@ -211,7 +214,10 @@ impl Engine {
 
     /// Forgets which returns are expected: they hold for one key and one mapping of pages.
     fn reset_returns(&mut self) {
-        let miss = self.stubs.map_or(0, |stubs| stubs.return_miss);
+        let based = self.low.get().code_tag != 0;
+        let miss = self
+            .stubs
+            .map_or(0, |stubs| if based { stubs.return_miss_based } else { stubs.return_miss });
         self.low.reset_stack(miss);
     }
 
@@ -239,7 +245,9 @@ impl Engine {
             vector_loaded: field(offset_of!(Runtime, vector_loaded)),
             x87_loaded: field(offset_of!(Runtime, x87_loaded)),
             temporary: field(offset_of!(Runtime, temporary)),
+            second_temporary: field(offset_of!(Runtime, second_temporary)),
             indirect: field(offset_of!(Runtime, indirect)),
+            code_tag: field(offset_of!(Runtime, code_tag)),
             return_site: field(offset_of!(Runtime, return_site)),
             interrupt_waits: field(offset_of!(Runtime, interrupt_waits)),
             stack_base: self.low.stack_base(),
@@ -255,17 +263,37 @@ impl Engine {
         self.stubs.is_some()
     }
 
+    /// Where the code at the CPU's state is; none where it must be interpreted.
+    pub(crate) fn locate(
+        &mut self,
+        cpu: &Cpu,
+        mmu: &mut Mmu,
+        key: Key,
+    ) -> Option<(Place, CodeSegment)> {
+        let rip = cpu.rip;
+        let code = CodeSegment::of(cpu);
+        if rip > code.limit {
+            return None;
+        }
+        let linear = code.linear(rip);
+        let found = mmu.fetch_translate(linear).ok().filter(|found| found.ram)?;
+        let Some(segment) = self.segments.number(code) else {
+            self.segments.clear();
+            self.flush_translations();
+            return None;
+        };
+        Some((Place { rip, gpa: found.gpa, linear, key, segment }, code))
+    }
+
     /// The code to enter at the CPU's state, translated if it is hot.
     fn find_code(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, next: &Next) -> Option<u64> {
         let key = Key::of(cpu, mmu)?;
-        let rip = cpu.rip;
-        debug_assert_eq!(rip, code_linear(cpu));
-        let found = mmu.fetch_translate(rip).ok().filter(|found| found.ram)?;
-        let place = Place { rip, gpa: found.gpa, key };
+        let (place, code_segment) = self.locate(cpu, mmu, key)?;
+        let linear = place.linear;
         let index = match self.find_block(mmu, &place) {
             Some(index) => index,
             None => {
-                let heat = &mut self.heat[heat_index(found.gpa)];
+                let heat = &mut self.heat[heat_index(place.gpa)];
                 if *heat < self.config.threshold {
                     *heat += 1;
                     return None;
@@ -281,19 +309,23 @@ impl Engine {
         if let Some(link) = direct_link
             && (link as usize) < self.cache.links.len()
         {
-            let global = mmu.fetch_is_global(rip);
+            let global = mmu.fetch_is_global(linear);
             self.stats.links += u64::from(self.cache.link(&mut self.arena, link, index, global));
         }
         let table = self.indirect.address(key).ok()? as u64;
-        if table != self.low.get().indirect {
-            self.low.get().indirect = table;
+        let tag = u64::from(place.segment) << 32;
+        let runtime = self.low.get();
+        if (table, tag, code_segment) != (runtime.indirect, runtime.code_tag, runtime.code_segment)
+        {
+            (runtime.indirect, runtime.code_tag) = (table, tag);
+            runtime.code_segment = code_segment;
             self.reset_returns();
         }
         let code = self.cache.blocks[index as usize].saved;
         if indirect {
             // A block in two pages is looked up each time.
             if self.cache.blocks[index as usize].second_page.is_none() {
-                self.indirect.insert(key, rip, (rip, mmu.fetch_is_global(rip)), code);
+                self.indirect.insert(&place, mmu.fetch_is_global(linear), code);
             }
         }
         Some(code)
@@ -318,8 +350,16 @@ impl Engine {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
-        let decoded = decode_block(mmu, place.rip, place.gpa, bits).ok()?;
-        let count = loop_end(&decoded, self.block_limit);
+        let decoded = decode_block(mmu, place.linear, place.gpa, bits).ok()?;
+        let segment = CodeSegment::of(cpu);
+        let count = loop_end(&decoded, self.block_limit).min(within_limit(
+            &decoded,
+            place.rip,
+            segment.limit,
+        ));
+        if count == 0 {
+            return None;
+        }
         let len: u64 = decoded.ops[..count].iter().map(|op| u64::from(op.insn.len)).sum();
         let first = len.min(0x1000 - (place.gpa & 0xFFF));
         mmu.mark_code_range(place.gpa, first);
@@ -349,6 +389,7 @@ impl Engine {
             stubs: &stubs,
             indirect,
             indirect_behind,
+            segment,
             sites: &mut self.sites,
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
@@ -434,7 +475,12 @@ impl Engine {
                 load_flags(cpu, saved);
                 cpu.rip = argument;
                 *next = Next::Indirect;
-                if cpu.is_long() && !is_canonical(cpu, argument) {
+                let reachable = if cpu.is_long() {
+                    is_canonical(cpu, argument)
+                } else {
+                    argument <= u64::from(cpu.cs().limit)
+                };
+                if !reachable {
                     return self.fault_return(cpu, mmu);
                 }
             }
@@ -442,14 +488,14 @@ impl Engine {
         None
     }
 
-    /// #GP(0) of a near return to an address that is not canonical: undoes it.
+    /// #GP(0) of a near return to an address that is not canonical or beyond CS's limit: undoes it.
     fn fault_return(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> Option<Exit> {
         let site = self.sites.get(self.low.get().return_site as usize)?;
         let released = if site.op.insn.op_count > 0 { site.op.insn.imm & 0xFFFF } else { 0 };
         cpu.rip = site.rip;
         cpu.instructions = cpu.instructions.wrapping_sub(1);
-        let rsp = &mut cpu.gpr[x86::regs::gpr::RSP];
-        *rsp = rsp.wrapping_sub(8 + released);
+        let popped = u64::from(site.op.insn.op_size) + released;
+        interp::access::release_stack(cpu, popped.wrapping_neg());
         self.interp.deliver(cpu, mmu, Fault::GP0)
     }
 
@@ -481,6 +527,16 @@ impl Engine {
 /// Whether an operation stands for bytes that are no instruction; it does not hold them.
 pub(crate) fn is_invalid(op: &Op) -> bool {
     op.insn.len == 1 && op.insn.mnemonic() == Mnemonic::Ud2
+}
+
+/// How many of the instructions, the first at `rip`, lie within CS's limit.
+fn within_limit(decoded: &DecodedBlock, rip: u64, limit: u64) -> usize {
+    let mut end = rip;
+    let inside = decoded.ops.iter().take_while(|op| {
+        end = end.saturating_add(u64::from(op.insn.len));
+        end - 1 <= limit
+    });
+    inside.count()
 }
 
 fn heat_index(gpa: u64) -> usize {

@@ -2,9 +2,11 @@
 
 use crate::key::Key;
 use crate::runtime::{Leave, Runtime};
+use crate::segments::CodeSegment;
 use interp::Flow;
 use interp::engine::block::Op;
 use interp::engine::needs_single_step;
+use softmmu::Mmu;
 use x86::{Cpu, flags};
 
 /// A place in translated code that calls a helper.
@@ -44,6 +46,20 @@ pub(crate) fn load_flags(cpu: &mut Cpu, saved: u64) {
     cpu.rflags = cpu.rflags & !flags::ARITHMETIC | unpack_flags(saved);
 }
 
+/// Whether translated code may go on behind an instruction that said that anything may have
+/// changed: it did not, and nobody waits for what the instruction may have allowed.
+#[inline]
+fn nothing_changed(runtime: &Runtime, site: &Site, cpu: &Cpu, mmu: &Mmu) -> bool {
+    cpu.rip == site.next
+        && !mmu.code_dirty
+        && !mmu.mapping_changes.any
+        && mmu.exit_request.load() == 0
+        && (runtime.interrupt_waits == 0 || !cpu.interrupts_open())
+        && !needs_single_step(cpu)
+        && Key::of(cpu, mmu) == Some(site.key)
+        && CodeSegment::of(cpu) == runtime.code_segment
+}
+
 /// Executes the instruction of site number `site`. Translated code has spilled the guest's
 /// registers.
 ///
@@ -66,7 +82,7 @@ pub(crate) unsafe extern "sysv64" fn execute(site: u32, runtime: *mut Runtime) -
         counts.by_mnemonic[site.op.insn.mnemonic() as usize & 2047] += 1;
     }
     load_flags(cpu, runtime.flags);
-    let mut leave = |leave: Leave, argument: u64, executed: u32| {
+    let leave = |runtime: &mut Runtime, leave: Leave, argument: u64, executed: u32| {
         runtime.leave = leave as u32;
         runtime.argument = argument;
         runtime.budget += i64::from(site.rest - executed);
@@ -81,24 +97,28 @@ pub(crate) unsafe extern "sysv64" fn execute(site: u32, runtime: *mut Runtime) -
                     && site.key.has_mode_of(cpu, mmu)
                     && (!site.changes_key || Key::of(cpu, mmu) == Some(site.key));
                 if !stay {
-                    return leave(Leave::Resync, 0, 1);
+                    return leave(runtime, Leave::Resync, 0, 1);
                 }
                 runtime.flags = pack_flags(cpu.rflags);
                 return CONTINUE;
             }
-            Ok(Flow::Branch | Flow::Sync) => return leave(Leave::Resync, 0, 1),
+            Ok(Flow::Sync) if nothing_changed(runtime, site, cpu, mmu) => {
+                runtime.flags = pack_flags(cpu.rflags);
+                return CONTINUE;
+            }
+            Ok(Flow::Branch | Flow::Sync) => return leave(runtime, Leave::Resync, 0, 1),
             Ok(Flow::Again) => {
                 cpu.rip = site.rip;
                 if mmu.code_dirty || mmu.exit_request.load() != 0 {
-                    return leave(Leave::Resync, 0, 0);
+                    return leave(runtime, Leave::Resync, 0, 0);
                 }
             }
-            Ok(Flow::Stop) => return leave(Leave::Stop, 0, 1),
+            Ok(Flow::Stop) => return leave(runtime, Leave::Stop, 0, 1),
             Err(fault) => {
                 if !fault.is_trap() {
                     cpu.rip = site.rip;
                 }
-                return leave(Leave::Fault, fault.to_bits(), 0);
+                return leave(runtime, Leave::Fault, fault.to_bits(), 0);
             }
         }
     }

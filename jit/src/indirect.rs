@@ -1,12 +1,16 @@
 //! The inline caches of indirect branches: for each key a table that translated code probes with
-//! the target RIP.
+//! the target.
+//!
+//! A target is known by its tag: RIP, with the number of the code segment above it. The index is
+//! taken from the linear address, which is RIP on flat segments.
 
+use crate::cache::Place;
 use crate::key::Key;
 use crate::pages::ByPage;
 use hashbrown::HashMap;
 use softmmu::{LowBox, LowError, MappingChanges};
 
-/// Entries of a table; the index is the low 16 bits of RIP.
+/// Entries of a table; the index is the low 16 bits of the linear address.
 const ENTRIES: usize = 1 << 16;
 /// Bytes of a table.
 pub(crate) const TABLE_SIZE: usize = ENTRIES * size_of::<Entry>();
@@ -15,17 +19,18 @@ pub(crate) const TABLE_SIZE: usize = ENTRIES * size_of::<Entry>();
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Entry {
-    rip: u64,
+    tag: u64,
     code: u64,
 }
 
 struct Table {
     entries: LowBox<[Entry; ENTRIES]>,
-    /// RIPs that were entered.
-    used: ByPage<u64>,
+    /// Tags that were entered, and where.
+    used: ByPage<(u64, u16)>,
 }
 
-/// A RIP that no entry at `index` can have.
+/// A tag that is no target's: on flat segments the index is a part of the tag, and the number of
+/// other segments is not zero.
 fn absent(index: usize) -> u64 {
     if index == 0 { 1 } else { 0 }
 }
@@ -40,12 +45,12 @@ impl Table {
     }
 
     fn clear(&mut self, index: usize) {
-        self.entries[index] = Entry { rip: absent(index), code: 0 };
+        self.entries[index] = Entry { tag: absent(index), code: 0 };
     }
 
-    fn remove(&mut self, rip: u64) {
-        let index = rip as usize & (ENTRIES - 1);
-        if self.entries[index].rip == rip {
+    fn remove(&mut self, tag: u64, index: u16) {
+        let index = usize::from(index);
+        if self.entries[index].tag == tag {
             self.clear(index);
         }
     }
@@ -74,20 +79,21 @@ impl IndirectCache {
         self.tables.values().map(|table| table.entries.address() as i32).collect()
     }
 
-    /// Enters a target that relies on the translation of `page`.
-    pub(crate) fn insert(&mut self, key: Key, rip: u64, (page, global): (u64, bool), code: u64) {
-        let Some(table) = self.tables.get_mut(&key) else { return };
-        let entry = &mut table.entries[rip as usize & (ENTRIES - 1)];
-        if entry.rip != rip {
-            table.used.insert(page, global, rip);
+    /// Enters a target; its page may be a global one.
+    pub(crate) fn insert(&mut self, place: &Place, global: bool, code: u64) {
+        let Some(table) = self.tables.get_mut(&place.key) else { return };
+        let (tag, index) = (place.tag(), place.linear as u16);
+        let entry = &mut table.entries[usize::from(index)];
+        if entry.tag != tag {
+            table.used.insert(place.linear, global, (tag, index));
         }
-        *entry = Entry { rip, code };
+        *entry = Entry { tag, code };
     }
 
     /// Drops one target.
-    pub(crate) fn remove(&mut self, key: Key, rip: u64) {
-        if let Some(table) = self.tables.get_mut(&key) {
-            table.remove(rip);
+    pub(crate) fn remove(&mut self, place: &Place) {
+        if let Some(table) = self.tables.get_mut(&place.key) {
+            table.remove(place.tag(), place.linear as u16);
         }
     }
 
@@ -95,7 +101,7 @@ impl IndirectCache {
     pub(crate) fn purge(&mut self, changes: &MappingChanges) {
         for table in self.tables.values_mut() {
             let mut used = std::mem::take(&mut table.used);
-            used.take(changes, |rip| table.remove(rip));
+            used.take(changes, |(tag, index)| table.remove(tag, index));
             table.used = used;
         }
     }

@@ -3,18 +3,21 @@
 use softmmu::{Mmu, Rights};
 use x86::control::{cr0, cr4};
 use x86::mode::ModeKey;
-use x86::{Cpu, SegReg, Segment, flags};
+use x86::{Cpu, SegReg, flags};
 
-/// A [`ModeKey`] with the TLB table in use and what the floating-point units may do.
+/// A [`ModeKey`] with the TLB table in use, what the floating-point units may do, and what kind of
+/// segment each segment register holds.
 ///
 /// Bits 0 to 9: the mode key. Bits 10 to 11: [`Rights`]. Bit 12: SSE instructions run without
 /// #UD, #NM or #XM. Bit 13: AVX ones too. Bit 14: x87 and MMX instructions run without #NM or
-/// #MF. Bits 15 and 16: outside 64-bit mode, FS and GS need no checks. Bit 17: EVEX and opmask
-/// instructions run like AVX ones.
+/// #MF. Bit 15: EVEX and opmask instructions run like AVX ones. Bits 16 to 27: outside 64-bit
+/// mode, two bits with the [`Class`] of each of ES, CS, SS, DS, FS and GS. Bases and limits are not in the key: translated code reads them as it runs, and what
+/// they are for CS belongs to the place of a block (`segments.rs`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Key(pub(crate) u32);
 
 const RIGHTS_SHIFT: u32 = 10;
+const CLASS_SHIFT: u32 = 16;
 
 /// MXCSR's mask bits.
 const MXCSR_MASKS: u32 = 0x1F80;
@@ -24,27 +27,55 @@ const FCW_MASKS: u16 = 0x3F;
 /// XCR0's bits for opmasks and both halves of the ZMM registers (SDM vol. 1, section 13.3).
 const AVX512_STATE: u64 = 0xE6;
 
-/// Whether every offset lies inside the segment's limit.
-fn covers_everything(segment: &Segment) -> bool {
-    segment.limit == 0xFFFF_FFFF && !segment.expands_down()
+/// What accesses through a segment register have to check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Class {
+    /// Something that the interpreter knows: null, expand-down, or access rights that forbid some
+    /// of the accesses.
+    Odd = 0,
+    /// The limit.
+    Limited = 1,
+    /// The limit, which is not below 0xFFFF: real mode's and V86 mode's. 16-bit addresses need a
+    /// look only where an operand could reach beyond 64 KiB.
+    Wide = 2,
+    /// Nothing: the segment has 4 GiB.
+    Free = 3,
 }
+
+/// The class of a segment register. Outside protected mode access rights are not looked at; in it,
+/// CS is only read.
+#[inline]
+fn class(cpu: &Cpu, register: SegReg, protected: bool) -> Class {
+    let segment = cpu.seg(register);
+    let allowed = match (protected, register) {
+        (false, _) => segment.present(),
+        (true, SegReg::CS) => segment.readable(),
+        (true, SegReg::ES | SegReg::SS | SegReg::DS | SegReg::FS | SegReg::GS) => {
+            segment.writable()
+        }
+    };
+    match segment.limit {
+        _ if !allowed || segment.expands_down() => Class::Odd,
+        0xFFFF_FFFF => Class::Free,
+        0xFFFF.. if !protected => Class::Wide,
+        _ => Class::Limited,
+    }
+}
+
+const DATA_SEGMENTS: [SegReg; 6] =
+    [SegReg::ES, SegReg::CS, SegReg::SS, SegReg::DS, SegReg::FS, SegReg::GS];
 
 impl Key {
     const SSE: u32 = 1 << 12;
     const AVX: u32 = 1 << 13;
     const X87: u32 = 1 << 14;
-    const FS: u32 = 1 << 15;
-    const GS: u32 = 1 << 16;
-    const AVX512: u32 = 1 << 17;
+    const AVX512: u32 = 1 << 15;
 
     /// The key of the CPU's state, or none where only the interpreter can run it.
     #[inline]
     pub(crate) fn of(cpu: &Cpu, mmu: &Mmu) -> Option<Key> {
         let mode = cpu.key;
-        let flat32 = ModeKey::FLAT | ModeKey::PROTECTED | ModeKey::STACK32;
-        if mode.bits() != 64 && (mode.bits() != 32 || mode.0 & flat32 != flat32) {
-            return None;
-        }
         // Alignment checks would be needed at every access.
         if cpu.rflags & flags::AC != 0 && cpu.cpl == 3 && cpu.cr0 & cr0::AM != 0 {
             return None;
@@ -53,7 +84,8 @@ impl Key {
         if cpu.cr0 & (cr0::TS | cr0::EM) == 0 {
             if cpu.cr4 & cr4::OSFXSR != 0 && cpu.mxcsr & MXCSR_MASKS == MXCSR_MASKS {
                 bits |= Self::SSE;
-                if cpu.cr4 & cr4::OSXSAVE != 0 && cpu.xcr0 & 6 == 6 {
+                let vex = mode.0 & ModeKey::PROTECTED != 0;
+                if vex && cpu.cr4 & cr4::OSXSAVE != 0 && cpu.xcr0 & 6 == 6 {
                     bits |= Self::AVX;
                     if cpu.xcr0 & AVX512_STATE == AVX512_STATE {
                         bits |= Self::AVX512;
@@ -65,9 +97,11 @@ impl Key {
             }
         }
         if mode.bits() != 64 {
-            let free = |r: SegReg| cpu.seg(r).writable() && covers_everything(cpu.seg(r));
-            bits |= if free(SegReg::FS) { Self::FS } else { 0 };
-            bits |= if free(SegReg::GS) { Self::GS } else { 0 };
+            let protected = mode.0 & ModeKey::PROTECTED != 0;
+            for register in DATA_SEGMENTS {
+                let class = class(cpu, register, protected) as u32;
+                bits |= class << (CLASS_SHIFT + 2 * register as u32);
+            }
         }
         Some(Key(bits))
     }
@@ -106,15 +140,45 @@ impl Key {
     pub(crate) fn is_long(self) -> bool {
         self.mode().is_long()
     }
-    /// Whether accesses through the segment register need no check.
-    pub(crate) fn is_free(self, segment: u8) -> bool {
-        let segments = match segment {
-            0 | 2 | 3 => return true,
-            4 => Self::FS,
-            5 => Self::GS,
-            _ => return self.is_long(),
-        };
-        self.is_long() || self.0 & segments != 0
+    /// Protected or long mode: not real mode, not V86 mode.
+    pub(crate) fn is_protected(self) -> bool {
+        self.mode().0 & ModeKey::PROTECTED != 0
+    }
+    /// V86 mode.
+    pub(crate) fn is_v86(self) -> bool {
+        self.mode().0 & ModeKey::V86 != 0
+    }
+    /// Whether instruction pointers are linear addresses and have no limit.
+    pub(crate) fn has_flat_code(self) -> bool {
+        self.mode().0 & ModeKey::FLAT != 0
+    }
+    /// Whether this is 64-bit mode, or 32-bit code on flat segments with a 32-bit stack.
+    pub(crate) fn is_plain(self) -> bool {
+        let mode = self.mode();
+        let flat = ModeKey::FLAT | ModeKey::STACK32;
+        mode.is_long() || mode.bits() == 32 && mode.0 & flat == flat
+    }
+    /// Whether the stack pointer has 16 bits.
+    pub(crate) fn has_stack16(self) -> bool {
+        !self.is_long() && self.mode().0 & ModeKey::STACK32 == 0
+    }
+    /// What accesses through segment register number `segment` have to check. Outside protected
+    /// mode that goes for writes through CS, too; in it those are the interpreter's.
+    pub(crate) fn class(self, segment: u8) -> Class {
+        if self.is_long() {
+            return Class::Free;
+        }
+        match self.0 >> (CLASS_SHIFT + 2 * u32::from(segment)) & 3 {
+            1 => Class::Limited,
+            2 => Class::Wide,
+            3 => Class::Free,
+            _ => Class::Odd,
+        }
+    }
+    /// Whether offsets in a segment are linear addresses, without a check. (CS is one of them in
+    /// name only: see [`Class`].)
+    pub(crate) fn is_plain_segment(self, segment: u8) -> bool {
+        segment < 4 && self.has_flat_code()
     }
     pub(crate) fn sse(self) -> bool {
         self.0 & Self::SSE != 0

@@ -30,6 +30,7 @@ mod liveness;
 mod pages;
 mod regs;
 mod runtime;
+mod segments;
 mod stats;
 mod strategy;
 mod stubs;

@@ -1,5 +1,6 @@
 //! What translated code and the engine share besides the guest's state, in low memory.
 
+use crate::segments::CodeSegment;
 use softmmu::{LowBox, LowError};
 use std::mem::offset_of;
 
@@ -60,14 +61,19 @@ pub(crate) struct Runtime {
     pub(crate) host_mxcsr: u32,
     /// Its argument.
     pub(crate) argument: u64,
-    /// A word that an instruction may use.
+    /// Words that an instruction may use.
     pub(crate) temporary: u64,
+    pub(crate) second_temporary: u64,
     /// Address of the indirect cache of the key in force.
     pub(crate) indirect: u64,
     /// An interrupt was requested while the CPU took none.
     pub(crate) interrupt_waits: u32,
     /// Site number of the last near return.
     pub(crate) return_site: u32,
+    /// The code segment in force, as tags have it: its number in the upper half.
+    pub(crate) code_tag: u64,
+    /// Base and limit of it.
+    pub(crate) code_segment: CodeSegment,
     /// What helpers work on.
     pub(crate) cpu: *mut x86::Cpu,
     pub(crate) mmu: *mut softmmu::Mmu,

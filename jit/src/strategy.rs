@@ -1,8 +1,9 @@
 //! How each instruction is emitted: the one table of strategies.
 
 use crate::emit::Unit;
+use crate::key::Key;
 use decoder::{Code, Mnemonic};
-use iced_x86::Instruction;
+use iced_x86::{EncodingKind, Instruction};
 use interp::engine::block::Op;
 use std::sync::OnceLock;
 
@@ -44,8 +45,22 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Jge, |u, o, i| u.jcc(o, i)),
         (Jle, |u, o, i| u.jcc(o, i)),
         (Jg, |u, o, i| u.jcc(o, i)),
+        (Loop, |u, o, i| u.count_down(o, i)),
+        (Loope, |u, o, i| u.count_down(o, i)),
+        (Loopne, |u, o, i| u.count_down(o, i)),
+        (Jcxz, |u, o, i| u.jump_if_counter_zero(o, i)),
+        (Jecxz, |u, o, i| u.jump_if_counter_zero(o, i)),
+        (Jrcxz, |u, o, i| u.jump_if_counter_zero(o, i)),
         (Push, |u, o, i| u.push(o, i)),
         (Pop, |u, o, i| u.pop(o, i)),
+        (Pusha, |u, o, i| u.pusha(o, i)),
+        (Pushad, |u, o, i| u.pusha(o, i)),
+        (Popa, |u, o, i| u.popa(o, i)),
+        (Popad, |u, o, i| u.popa(o, i)),
+        (Les, |u, o, i| u.load_far_pointer(o, i, 0)),
+        (Lds, |u, o, i| u.load_far_pointer(o, i, 3)),
+        (Lfs, |u, o, i| u.load_far_pointer(o, i, 4)),
+        (Lgs, |u, o, i| u.load_far_pointer(o, i, 5)),
         (Leave, |u, o, i| u.leave_frame(o, i)),
         (Lea, |u, o, i| u.lea(o, i)),
         (Div, |u, o, i| u.div(o, i)),
@@ -55,6 +70,7 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Sti, |u, o, i| u.sti(o, i)),
         (Stac, |u, o, i| u.stac(o, i)),
         (Clac, |u, o, i| u.clac(o, i)),
+        (Pushf, |u, o, i| u.pushf(o, i)),
         (Pushfd, |u, o, i| u.pushf(o, i)),
         (Pushfq, |u, o, i| u.pushf(o, i)),
         (Nop, |u, o, i| u.nothing(o, i)),
@@ -104,8 +120,12 @@ fn is_prefetch_group(insn: &Instruction) -> bool {
 }
 
 /// Whether the host executes a copy of this encoding: XOP's BEXTR (TBM) shares its mnemonic with
-/// the one of BMI, and would be an undefined opcode of the host's process.
-fn runs_as_copy(op: &Op) -> bool {
+/// the one of BMI, and would be an undefined opcode of the host's process. Real mode and V86 mode
+/// have no VEX encodings.
+fn runs_as_copy(op: &Op, key: Key) -> bool {
+    if !key.is_protected() && op.insn.code.encoding() != EncodingKind::Legacy {
+        return false;
+    }
     !matches!(op.insn.code, Code::XOP_Bextr_r32_rm32_imm32 | Code::XOP_Bextr_r64_rm64_imm32)
 }
 
@@ -124,13 +144,13 @@ fn table() -> &'static [Emit] {
 }
 
 /// How `op` is emitted.
-pub(crate) fn strategy(op: &Op) -> Emit {
+pub(crate) fn strategy(op: &Op, key: Key) -> Emit {
     if op.insn.handle != 0 {
         // A vector or x87 instruction that the host executes.
         return Emit::Passthrough;
     }
     match table()[op.insn.mnemonic() as usize & 2047] {
-        Emit::Passthrough if !runs_as_copy(op) => Emit::Helper,
+        Emit::Passthrough if !runs_as_copy(op, key) => Emit::Helper,
         emit => emit,
     }
 }

@@ -10,6 +10,10 @@ use std::mem::offset_of;
 use x86::Cpu;
 use x86::fpu::X87;
 
+/// Offset of CS's base.
+const CODE_BASE: i32 =
+    (offset_of!(Cpu, seg) + size_of::<x86::Segment>() + offset_of!(x86::Segment, base)) as i32;
+
 /// Absolute addresses that translated code uses, all below 2 GiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Addresses {
@@ -23,11 +27,13 @@ pub(crate) struct Addresses {
     pub(crate) x87_loaded: i32,
     pub(crate) interrupt_waits: i32,
     pub(crate) indirect: i32,
+    pub(crate) code_tag: i32,
     pub(crate) return_site: i32,
     pub(crate) stack_base: i32,
     pub(crate) stack_limit: i32,
-    /// A word for the current instruction.
+    /// Words for the current instruction.
     pub(crate) temporary: i32,
+    pub(crate) second_temporary: i32,
 }
 
 impl Addresses {
@@ -37,8 +43,7 @@ impl Addresses {
     }
     /// The visible selector of a segment register.
     pub(crate) fn selector(&self, number: u8) -> i32 {
-        let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
-        self.cpu + (segment + offset_of!(x86::Segment, selector)) as i32
+        self.segment(number) + offset_of!(x86::Segment, selector) as i32
     }
     /// RFLAGS; its arithmetic flags are stale while translated code runs.
     pub(crate) fn rflags(&self) -> i32 {
@@ -46,8 +51,19 @@ impl Addresses {
     }
     /// The hidden base of a segment register.
     pub(crate) fn segment_base(&self, number: u8) -> i32 {
+        self.segment(number) + offset_of!(x86::Segment, base) as i32
+    }
+    /// The hidden limit of a segment register.
+    pub(crate) fn segment_limit(&self, number: u8) -> i32 {
+        self.segment(number) + offset_of!(x86::Segment, limit) as i32
+    }
+    /// The hidden access rights of a segment register.
+    pub(crate) fn segment_access(&self, number: u8) -> i32 {
+        self.segment(number) + offset_of!(x86::Segment, access) as i32
+    }
+    fn segment(&self, number: u8) -> i32 {
         let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
-        self.cpu + (segment + offset_of!(x86::Segment, base)) as i32
+        self.cpu + segment as i32
     }
 }
 
@@ -66,6 +82,8 @@ pub(crate) struct Stubs {
     pub(crate) leave_poll: u64,
     /// A near return to R14 did not end where its call was made.
     pub(crate) return_miss: u64,
+    /// The same where RIP is not the linear address: see `emit/segment.rs`.
+    pub(crate) return_miss_based: u64,
     /// Called to load the guest's vector registers and MXCSR; keeps everything else.
     pub(crate) load_vectors: u64,
     /// Called to load the guest's x87 state; keeps everything else.
@@ -113,7 +131,8 @@ pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option
         leave_link: base + e.exit(Leave::Link, true, leave),
         leave_link_saved: base + e.exit(Leave::Link, false, leave),
         leave_poll: base + e.exit(Leave::Poll, false, leave),
-        return_miss: base + e.return_miss(leave),
+        return_miss: base + e.return_miss(leave, false),
+        return_miss_based: base + e.return_miss(leave, true),
         load_vectors,
         load_x87,
     };
@@ -254,7 +273,7 @@ impl Emitter<'_> {
     }
 
     /// Looks the target in R14 up; the stack pointer may have left the stack.
-    fn return_miss(&mut self, exits: Exits) -> u64 {
+    fn return_miss(&mut self, exits: Exits, based: bool) -> u64 {
         let start = self.start();
         let table = self.runtime(offset_of!(Runtime, indirect));
         let leave = self.runtime(offset_of!(Runtime, leave));
@@ -266,13 +285,34 @@ impl Emitter<'_> {
             ; jbe >inside
             ; mov esp, base
             ; inside:
-            ; movzx r13d, r14w
+        );
+        if based {
+            let code_base = self.cpu + CODE_BASE;
+            let code_tag = self.runtime(offset_of!(Runtime, code_tag));
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r13d, [code_base]
+                ; add r13d, r14d
+                ; or r14, [code_tag]
+                ; movzx r13d, r13w
+            );
+        } else {
+            dynasm!(self.ops ; .arch x64 ; movzx r13d, r14w);
+        }
+        dynasm!(self.ops
+            ; .arch x64
             ; shl r13d, 4
             ; add r13, [table]
             ; cmp r14, [r13]
             ; jne >miss
             ; jmp QWORD [r13 + 8]
             ; miss:
+        );
+        if based {
+            dynasm!(self.ops ; .arch x64 ; mov r14d, r14d);
+        }
+        dynasm!(self.ops
+            ; .arch x64
             ; mov DWORD [leave], Leave::Return as i32
             ; mov [argument], r14
             ; jmp =>exits.spill

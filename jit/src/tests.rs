@@ -5,3 +5,4 @@ mod flow;
 mod kit;
 mod programs;
 mod random;
+mod segments;

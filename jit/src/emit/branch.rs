@@ -9,16 +9,14 @@ use interp::engine::block::Op;
 
 impl Unit<'_> {
     /// The target of a direct branch; none where the helper must see it.
-    fn target(&self, insn: &Instruction) -> Option<u64> {
+    pub(super) fn target(&self, insn: &Instruction) -> Option<u64> {
         match insn.op0_kind() {
             OpKind::NearBranch64 => {
                 let target = insn.near_branch_target();
                 let canonical = ((target << 16) as i64 >> 16) as u64 == target;
                 (self.key.is_long() && canonical).then_some(target)
             }
-            OpKind::NearBranch32 if !self.key.is_long() => {
-                Some(self.key.wrap(insn.near_branch_target()))
-            }
+            OpKind::NearBranch16 | OpKind::NearBranch32 => self.short_target(insn),
             _ => None,
         }
     }
@@ -30,6 +28,9 @@ impl Unit<'_> {
 
     /// JMP.
     pub(crate) fn jmp(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.jmp_in_segment(op, insn);
+        }
         if let Some(target) = self.target(insn) {
             self.exit_to(target);
             return true;
@@ -78,6 +79,9 @@ impl Unit<'_> {
 
     /// CALL near.
     pub(crate) fn call_near(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.call_in_segment(op, insn);
+        }
         let slow = self.label();
         let target = self.target(insn);
         if target.is_none() && !self.is_near_indirect(op, insn) {
@@ -120,7 +124,7 @@ impl Unit<'_> {
 
     /// Where the host's return behind a call ends: at the guest's return address, if the guest
     /// returns there, too.
-    fn return_site(&mut self) {
+    pub(super) fn return_site(&mut self) {
         let next = self.next;
         if let Ok(next) = i32::try_from(next as i64) {
             dynasm!(self.ops ; .arch x64 ; cmp r14, next);
@@ -131,13 +135,16 @@ impl Unit<'_> {
         }
         self.ops.push(0x0F);
         self.ops.push(0x85);
-        self.relative(self.env.stubs.return_miss);
+        self.relative(self.return_miss());
         self.flags = FlagState::SAVED;
         self.exit_to(next);
     }
 
     /// RET near.
     pub(crate) fn ret(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.ret_in_segment(op, insn);
+        }
         if u32::from(op.insn.op_size) != self.word() {
             return false;
         }

@@ -41,9 +41,9 @@ enum Address {
 }
 
 impl Unit<'_> {
-    /// Whether the operand's segment needs no check.
+    /// Whether the operand can be reached without the interpreter.
     pub(super) fn can_access(&self, op: &Op) -> bool {
-        self.key.is_free(op.insn.mem.seg)
+        self.can_use_segment(op)
     }
 
     /// Puts the operand's host address into R13 + R14, or into R14 alone if `collapse`. Destroys
@@ -56,7 +56,7 @@ impl Unit<'_> {
         slow: DynamicLabel,
         collapse: bool,
     ) {
-        match self.linear_address(op, insn) {
+        match self.linear_address(op, insn, access, slow) {
             Address::R14 => self.lookup(access, slow, collapse),
             Address::Constant(linear) => self.lookup_constant(linear, access, slow, collapse),
         }
@@ -123,21 +123,23 @@ impl Unit<'_> {
         }
     }
 
-    fn linear_address(&mut self, op: &Op, insn: &Instruction) -> Address {
+    /// The operand's linear address.
+    fn linear_address(
+        &mut self,
+        op: &Op,
+        insn: &Instruction,
+        access: Access,
+        slow: DynamicLabel,
+    ) -> Address {
         let offset = self.effective_address(op, insn);
         let segment = op.insn.mem.seg;
-        if segment < 4 {
+        if self.key.is_plain_segment(segment) {
             return offset;
         }
         if let Address::Constant(value) = offset {
             self.load_constant(value);
         }
-        let base = self.env.addresses.segment_base(segment);
-        if self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; add r14, [base]);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; add r14d, [base]);
-        }
+        self.apply_segment(segment, op.insn.mem.addr_size, access.size, slow);
         Address::R14
     }
 

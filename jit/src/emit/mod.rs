@@ -6,12 +6,17 @@
 
 mod branch;
 mod cold;
+mod counter;
 mod divide;
 mod flags;
 mod hint;
 mod memory;
 mod notes;
 mod passthrough;
+mod segment;
+mod segment_branch;
+mod segment_load;
+mod segment_stack;
 mod stack;
 mod stack_run;
 mod system;
@@ -20,6 +25,7 @@ mod vector;
 use crate::helper::Site;
 use crate::key::Key;
 use crate::liveness::{Effects, analyze, effects};
+use crate::segments::CodeSegment;
 use crate::strategy::{Emit, strategy};
 use crate::stubs::{Addresses, Stubs};
 pub(crate) use cold::Cold;
@@ -53,6 +59,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) indirect: i32,
     /// The same behind a STAC or CLAC in the block.
     pub(crate) indirect_behind: i32,
+    /// The block's code segment.
+    pub(crate) segment: CodeSegment,
     pub(crate) sites: &'a mut Vec<Site>,
     /// Number of the first link of the block.
     pub(crate) first_link: u32,
@@ -165,7 +173,11 @@ fn unroll(rip: u64, key: Key, insns: &[Op]) -> usize {
     let Some((last, body)) = insns.split_last() else { return 1 };
     let at = body.iter().fold(rip, |at, op| key.wrap(at.wrapping_add(length(op))));
     let branch = last.insn.to_iced(at);
-    let kind = if key.is_long() { OpKind::NearBranch64 } else { OpKind::NearBranch32 };
+    let kind = match key.mode().bits() {
+        64 => OpKind::NearBranch64,
+        32 => OpKind::NearBranch32,
+        _ => OpKind::NearBranch16,
+    };
     let closes = branch.is_jcc_short_or_near()
         && branch.op0_kind() == kind
         && key.wrap(branch.near_branch_target()) == rip;
@@ -234,7 +246,7 @@ impl<'a> Unit<'a> {
 
     fn instruction(&mut self, op: &Op, insn: &Instruction) -> Option<()> {
         if !self.env.helpers_only {
-            let done = match strategy(op) {
+            let done = match strategy(op, self.key) {
                 Emit::Helper => false,
                 Emit::Passthrough => self.passthrough(op, insn),
                 Emit::Custom(emit) => {

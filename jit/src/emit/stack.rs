@@ -17,6 +17,9 @@ impl Unit<'_> {
 
     /// Moves the stack pointer. Keeps flags.
     pub(super) fn move_stack(&mut self, by: i32) {
+        if !self.key.is_plain() {
+            return self.move_segment_stack(by);
+        }
         if self.key.is_long() {
             dynasm!(self.ops ; .arch x64 ; lea Rq(STACK), [Rq(STACK) + by]);
         } else {
@@ -26,6 +29,9 @@ impl Unit<'_> {
 
     /// R14 = host address of the `size` bytes below the stack pointer, for writing.
     pub(super) fn stack_slot(&mut self, size: u32, slow: DynamicLabel) {
+        if !self.key.is_plain() {
+            return self.segment_stack_slot(size, slow);
+        }
         let by = -(size as i32);
         if self.key.is_long() {
             dynasm!(self.ops ; .arch x64 ; lea r14, [Rq(STACK) + by]);
@@ -37,6 +43,9 @@ impl Unit<'_> {
 
     /// PUSH of a register, an immediate or memory.
     pub(crate) fn push(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.push_to_segment(op, insn);
+        }
         let word = self.stack_word();
         let size_ok = insn.stack_pointer_increment() == -(word as i32);
         let operand_ok = match insn.op0_kind() {
@@ -102,6 +111,9 @@ impl Unit<'_> {
 
     /// POP of a register.
     pub(crate) fn pop(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.pop_from_segment(op, insn);
+        }
         let word = self.stack_word();
         let register = insn.op0_register();
         if insn.op0_kind() != OpKind::Register
@@ -135,6 +147,9 @@ impl Unit<'_> {
 
     /// LEAVE.
     pub(crate) fn leave_frame(&mut self, op: &Op, _: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.leave_segment_frame(op);
+        }
         let word = self.stack_word();
         if u32::from(op.insn.op_size) != word {
             return false;

@@ -14,7 +14,7 @@ impl Unit<'_> {
     /// Emits the run that begins at the current instruction and returns its length; 0 if there is
     /// none.
     pub(super) fn stack_run(&mut self, insns: &[Op], iced: &[Instruction]) -> usize {
-        if self.env.helpers_only {
+        if self.env.helpers_only || !self.key.is_plain() {
             return 0;
         }
         let word = if self.key.is_long() { 8 } else { 4 };

@@ -82,12 +82,10 @@ impl Unit<'_> {
         true
     }
 
-    /// PUSHF of the stack's own width.
+    /// PUSHF.
     pub(crate) fn pushf(&mut self, op: &Op, insn: &Instruction) -> bool {
-        let word = if self.key.is_long() { 8 } else { 4 };
-        if insn.stack_pointer_increment() != -word
-            || self.key.mode().0 & x86::mode::ModeKey::V86 != 0
-        {
+        let word = -insn.stack_pointer_increment();
+        if self.key.is_long() && word != 8 || self.key.is_v86() || !self.can_use_stack() {
             return false;
         }
         let (slow, back) = (self.label(), self.label());
@@ -114,10 +112,10 @@ impl Unit<'_> {
             ; or r13d, 2
             ; mov r14, [kept]
         );
-        if word == 8 {
-            dynasm!(self.ops ; .arch x64 ; mov [r14], r13);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; mov [r14], r13d);
+        match word {
+            8 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13),
+            4 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13d),
+            _ => dynasm!(self.ops ; .arch x64 ; mov [r14], r13w),
         }
         self.move_stack(-word);
         self.place(back);
@@ -127,6 +125,9 @@ impl Unit<'_> {
 
     /// MOV of a selector to a register; everything else is a passthrough or the helper's.
     pub(crate) fn mov(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if op.insn.op[0].kind == decoder::OpKind::Seg {
+            return self.mov_to_segment(op, insn);
+        }
         let is_selector = insn.op_count() == 2
             && insn.op0_kind() == OpKind::Register
             && insn.op0_register().is_gpr()

@@ -230,9 +230,9 @@ impl Engine {
             return Err(ExplainError::OutOfReach);
         }
         let key = Key::of(cpu, mmu).ok_or(ExplainError::Interpreted)?;
-        let rip = interp::engine::code_linear(cpu);
-        let found = mmu.fetch_translate(rip).map_err(|_| ExplainError::Unmapped(rip))?;
-        let place = Place { rip, gpa: found.gpa, key };
+        let linear = interp::engine::code_linear(cpu);
+        mmu.fetch_translate(linear).map_err(|_| ExplainError::Unmapped(linear))?;
+        let (place, _) = self.locate(cpu, mmu, key).ok_or(ExplainError::Interpreted)?;
         let index = match self.cache.find(&place) {
             Some(index) => index,
             None => self.translate(cpu, mmu, place).ok_or(ExplainError::Interpreted)?,

@@ -57,6 +57,7 @@ impl Names {
             (stubs.leave_link_saved, "leave.link"),
             (stubs.leave_poll, "leave.poll"),
             (stubs.return_miss, "return.miss"),
+            (stubs.return_miss_based, "return.miss"),
             (stubs.load_vectors, "load.vectors"),
             (stubs.load_x87, "load.x87"),
         ];
@@ -140,6 +141,8 @@ fn runtime_field(offset: usize) -> String {
         (offset_of!(Runtime, vector_loaded), "vectors.loaded"),
         (offset_of!(Runtime, x87_loaded), "x87.loaded"),
         (offset_of!(Runtime, temporary), "temporary"),
+        (offset_of!(Runtime, second_temporary), "temporary.2"),
+        (offset_of!(Runtime, code_tag), "code.tag"),
         (offset_of!(Runtime, indirect), "branches.table"),
         (offset_of!(Runtime, interrupt_waits), "interrupt.waits"),
         (offset_of!(Runtime, return_site), "return.site"),

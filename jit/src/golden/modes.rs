@@ -24,7 +24,7 @@ fn modes() {
             }),
             user32("16-bit addressing", |a| a.mov(al, byte_ptr(bx + si))),
             user32("decimal adjustment is the helper's", |a| a.daa()),
-            user32("PUSHA is the helper's", |a| a.pushad()),
+            user32("PUSHAD", |a| a.pushad()),
             user32("indirect jump", |a| a.jmp(eax)),
         ],
     );

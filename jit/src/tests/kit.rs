@@ -3,7 +3,7 @@
 use crate::{Config, Engine};
 use interp::{Exit, sync};
 use softmmu::{GuestRam, LowBox, Mmu, NullBus, RamRange};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use x86::control::{cr0, cr4, efer};
 use x86::cpuid::Feature;
 use x86::regs::gpr;
@@ -15,10 +15,18 @@ pub(super) const CODE: u64 = 0x8000;
 pub(super) const DATA: u64 = 0x1_0000;
 /// Bytes of data.
 pub(super) const DATA_SIZE: usize = 0x8000;
+/// Bytes that are compared: segments of 64 KiB reach beyond the data.
+const MEMORY_SIZE: usize = 0x2_0000;
 /// The initial stack pointer.
 pub(super) const STACK: u64 = 0xF800;
 /// Pages that belong to the user under [`Start::Smap`].
 pub(super) const USER: u64 = 2 << 20;
+/// Bases of CS, SS and ES in the modes that have them.
+const CODE_BASE: u64 = 0x7000;
+const STACK_BASE: u64 = 0xF000;
+const EXTRA: u64 = 0x1_2340;
+/// Limit of SS.
+const STACK_LIMIT: u32 = 0xBFF;
 const RAM: u64 = 4 << 20;
 const PML4: u64 = 0x1000;
 const PDPT: u64 = 0x2000;
@@ -35,6 +43,92 @@ pub(super) enum Start {
     User64,
     /// 64-bit mode, CPL 0, under SMAP; only the pages from [`USER`] on belong to the user.
     Smap,
+    /// Real mode. GS has 4 GiB.
+    Real,
+    /// V86 mode, IOPL 3.
+    Virtual8086,
+    /// 16-bit code; segments with bases and limits, one that expands down, and a null one.
+    Protected16,
+    /// 32-bit code on such segments, one of them read-only.
+    Based32,
+    /// 32-bit code with a 16-bit stack.
+    Stack16,
+}
+
+impl Start {
+    /// All that have a base in CS.
+    pub(super) const SEGMENTED: [Start; 5] =
+        [Start::Real, Start::Virtual8086, Start::Protected16, Start::Based32, Start::Stack16];
+
+    /// Code size in bits.
+    pub(super) fn bits(self) -> u32 {
+        match self {
+            Start::Real | Start::Virtual8086 | Start::Protected16 => 16,
+            Start::Protected32 | Start::Based32 | Start::Stack16 => 32,
+            Start::Long | Start::User64 | Start::Smap => 64,
+        }
+    }
+
+    /// Base of CS.
+    pub(super) fn code_base(self) -> u64 {
+        if Start::SEGMENTED.contains(&self) { CODE_BASE } else { 0 }
+    }
+
+    /// Base and limit of ES, CS, SS, DS, FS and GS, and a descriptor with the rights.
+    fn segments(self) -> [(u64, u32, u64); 6] {
+        let (data, code16, code32) = (0x93 << 40, 0x9B << 40, 0x0040_9B00_0000_0000);
+        let (stack32, down, read_only) = (0x0040_9300_0000_0000, 0x97 << 40, 0x91 << 40);
+        let (whole, stack) = (0xFFFF_FFFF, STACK_LIMIT);
+        let real = |rights: u64, last| {
+            let wide = |base| (base, 0xFFFF, rights << 40);
+            let gs = (0x3_0000, last, rights << 40);
+            [wide(EXTRA), wide(CODE_BASE), wide(STACK_BASE), wide(DATA), wide(DATA + 0x4000), gs]
+        };
+        let code = |rights| (CODE_BASE, 0x1FFF, rights);
+        match self {
+            Start::Real => real(0x93, whole),
+            Start::Virtual8086 => real(0xF3, 0xFFFF),
+            Start::Protected16 => [
+                (EXTRA, 0xFFFF, data),
+                code(code16),
+                (STACK_BASE, stack, data),
+                (DATA, 0x7FFF, data),
+                (DATA, 0x3FFF, down),
+                (0, 0, 0),
+            ],
+            Start::Based32 => [
+                (EXTRA, whole, data),
+                code(code32),
+                (STACK_BASE, stack, stack32),
+                (DATA, 0x7FFF, data),
+                (DATA, 0x3FFF, down),
+                (DATA, 0xFFFF, read_only),
+            ],
+            Start::Stack16 => [
+                (EXTRA, 0x7FFE, data),
+                (CODE_BASE, whole, code32),
+                (STACK_BASE, stack, data),
+                (DATA, whole, data),
+                (DATA + 1, 0xFFFF, data),
+                (0, whole, data),
+            ],
+            Start::Protected32 => {
+                let mut all = [(0, whole, 0x0040_9300_0000_0000); 6];
+                all[SegReg::CS as usize].2 = code32;
+                all
+            }
+            Start::Long | Start::Smap => {
+                let mut all = [(0, whole, 0x0040_9300_0000_0000); 6];
+                all[SegReg::CS as usize].2 = 0x0020_9B00_0000_0000;
+                all
+            }
+            Start::User64 => {
+                let mut all = [(0, whole, 0x0040_F300_0000_0000); 6];
+                all[SegReg::CS as usize].2 = 0x0020_FB00_0000_0000;
+                all
+            }
+        }
+    }
 }
 
 /// What runs the guest.
@@ -59,6 +153,7 @@ pub(super) struct Guest {
     pub(super) cpu: LowBox<Cpu>,
     pub(super) mmu: Mmu,
     pub(super) runner: Runner,
+    start: Start,
 }
 
 /// All kinds of runners.
@@ -81,21 +176,15 @@ impl Guest {
         let ram = GuestRam::new(&[RamRange { gpa: 0, len: RAM }]).expect("guest RAM");
         let mmu = Mmu::new(Arc::new(ram), Arc::new(NullBus)).expect("MMU");
         let cpu = LowBox::new(Cpu::new()).expect("low memory");
-        let mut guest = Guest { cpu, mmu, runner };
+        let mut guest = Guest { cpu, mmu, runner, start };
         guest.cpu.idtr.limit = 0;
-        let (code, data) = match start {
-            Start::Protected32 => (0x00CF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF),
-            Start::Long | Start::Smap => (0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF),
-            Start::User64 => (0x00AF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF),
-        };
         let cpu = &mut *guest.cpu;
-        cpu.seg = [Segment::from_descriptor(16, data); 6];
-        cpu.seg[SegReg::CS as usize] = Segment::from_descriptor(8, code);
-        cpu.cr0 = cr0::ET | cr0::NE | cr0::PE;
+        cpu.cr0 = cr0::ET | cr0::NE;
+        cpu.cr0 |= if start == Start::Real { 0 } else { cr0::PE };
         cpu.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
         cpu.xcr0 = if cpu.policy.has(Feature::Avx512F) { 0xE7 } else { 7 };
         cpu.x87 = x86::fpu::X87::INIT;
-        if start != Start::Protected32 {
+        if start.bits() == 64 {
             cpu.cr0 |= cr0::PG | cr0::WP;
             cpu.cr3 = PML4;
             cpu.cr4 |= cr4::PAE;
@@ -109,7 +198,17 @@ impl Guest {
             }
         }
         sync::paging_changed(&mut guest.cpu, &mut guest.mmu).expect("valid paging");
+        guest.load_segments();
         guest
+    }
+
+    fn load_segments(&mut self) {
+        let segments = self.start.segments();
+        for (register, (base, limit, descriptor)) in self.cpu.seg.iter_mut().zip(segments) {
+            let loaded = Segment::from_descriptor(0, descriptor);
+            *register = Segment { base, limit, selector: (base >> 4) as u16, ..loaded };
+        }
+        sync::mode_changed(&mut self.cpu, &mut self.mmu);
     }
 
     pub(super) fn write(&mut self, gpa: u64, bytes: &[u8]) {
@@ -120,6 +219,15 @@ impl Guest {
     pub(super) fn reset(&mut self, gprs: &[u64; 16]) {
         self.cpu.gpr = *gprs;
         self.cpu.rflags = flags::FIXED_ONE;
+        if Start::SEGMENTED.contains(&self.start) {
+            // A 16-bit stack pointer leaves the rest alone.
+            let rest = if self.start == Start::Based32 { 0 } else { 0x5AA5_0000 };
+            self.cpu.gpr[gpr::RSP] = STACK - STACK_BASE + rest;
+        }
+        if self.start == Start::Virtual8086 {
+            self.cpu.rflags |= flags::VM | flags::IOPL;
+        }
+        self.load_segments();
         self.cpu.activity = x86::Activity::Running;
         self.cpu.mxcsr = 0x1F80;
         self.cpu.x87 = x86::fpu::X87::INIT;
@@ -132,8 +240,10 @@ impl Guest {
         for (n, register) in self.cpu.opmask.iter_mut().enumerate() {
             *register = 0x0123_4567_89AB_CDEFu64.rotate_left(9 * n as u32);
         }
-        let data: Vec<u8> = (0..DATA_SIZE).map(|i| (i * 7 + i / 256) as u8).collect();
-        self.write(DATA, &data);
+        static DATA_BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+        let data =
+            DATA_BYTES.get_or_init(|| (0..MEMORY_SIZE).map(|i| (i * 7 + i / 256) as u8).collect());
+        self.write(DATA, &data[..self.memory_size()]);
         self.write(STACK - 0x400, &[0x5A; 0x800]);
     }
 
@@ -144,7 +254,7 @@ impl Guest {
             Runner::Interp(engine) => engine.flush(),
             Runner::Jit(engine) => engine.flush(),
         }
-        self.cpu.rip = CODE;
+        self.cpu.rip = CODE - self.start.code_base();
         self.resume(limit)
     }
 
@@ -162,8 +272,12 @@ impl Guest {
         }
     }
 
+    fn memory_size(&self) -> usize {
+        if Start::SEGMENTED.contains(&self.start) { MEMORY_SIZE } else { DATA_SIZE }
+    }
+
     pub(super) fn data(&mut self) -> Vec<u8> {
-        let mut data = vec![0; DATA_SIZE];
+        let mut data = vec![0; self.memory_size()];
         self.mmu.phys_read(DATA, &mut data);
         let mut stack = vec![0; 0x800];
         self.mmu.phys_read(STACK - 0x400, &mut stack);
@@ -190,6 +304,7 @@ pub(super) fn compare(
         let (a, b) = (&reference.cpu, &other.cpu);
         assert_eq!(b.gpr.map(hex), a.gpr.map(hex), "runner {i}: registers\n{what}");
         assert_eq!(hex(b.rip), hex(a.rip), "runner {i}: RIP\n{what}");
+        assert_eq!(b.seg, a.seg, "runner {i}: segments\n{what}");
         // Without precise flags a fault may find flags that nobody would have read.
         let fault = matches!(ends[0], Ended::Fault(_, rip) if Some(rip) != end);
         if i != 3 || !fault {

@@ -12,6 +12,21 @@ pub(super) const COVERED: &[Mnemonic] = {
         Call,
         Ret,
         Leave,
+        Loop,
+        Loope,
+        Loopne,
+        Jcxz,
+        Jecxz,
+        Jrcxz,
+        Pusha,
+        Pushad,
+        Popa,
+        Popad,
+        Les,
+        Lds,
+        Lfs,
+        Lgs,
+        Pushf,
         Jo,
         Jno,
         Jb,
@@ -80,6 +95,27 @@ fn check_masked(start: Start, mask: u64, program: impl FnOnce(&mut CodeAssembler
     }
     compare(&mut guests, &ends, mask, end_of(&code), "in pieces");
     ends[0].clone()
+}
+
+#[test]
+fn counted_loops() {
+    check(Start::Long, |a| {
+        let (mut top, mut inner, mut over) = (a.create_label(), a.create_label(), a.create_label());
+        a.mov(rcx, 500u64).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.add(rax, rcx).unwrap();
+        a.push(rcx).unwrap();
+        a.mov(rcx, 0x1_0000_0003u64).unwrap();
+        a.set_label(&mut inner).unwrap();
+        a.adc(rdx, rax).unwrap();
+        a.db(&[0x67]).unwrap();
+        a.loop_(inner).unwrap();
+        a.jrcxz(over).unwrap();
+        a.mov(rdx, 0u64).unwrap();
+        a.set_label(&mut over).unwrap();
+        a.pop(rcx).unwrap();
+        a.loop_(top).unwrap();
+    });
 }
 
 #[test]

@@ -78,7 +78,9 @@ pub(super) fn interesting(insn: &Insn, known: &HashSet<Mnemonic>) -> bool {
 }
 
 /// A snippet, with the flags that are defined in front of each instruction, by its address.
-fn snippet(random: &mut Random, bits: u32, known: &HashSet<Mnemonic>) -> Snippet {
+fn snippet(random: &mut Random, start: Start, known: &HashSet<Mnemonic>) -> Snippet {
+    let bits = start.bits();
+    let origin = CODE - start.code_base();
     let mut masks = Vec::new();
     let mut mnemonics = Vec::new();
     let mut code = Vec::new();
@@ -87,10 +89,14 @@ fn snippet(random: &mut Random, bits: u32, known: &HashSet<Mnemonic>) -> Snippet
     let count = 1 + random.below(14);
     let mut made = 0;
     while made < count {
-        let window = bytes(random, bits);
+        let mut window = bytes(random, bits);
+        if Start::SEGMENTED.contains(&start) && random.below(3) == 0 {
+            window.copy_within(..14, 1);
+            window[0] = [0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65][random.below(6) as usize];
+        }
         let Ok(mut insn) = decode(&window, bits) else { continue };
         insn.handle = native::prepare(&insn);
-        let iced = insn.to_iced(CODE + code.len() as u64);
+        let iced = insn.to_iced(origin + code.len() as u64);
         let branches = iced.flow_control() != iced_x86::FlowControl::Next;
         if branches || !interesting(&insn, known) || iced.rflags_read() & undefined != 0 {
             continue;
@@ -111,7 +117,7 @@ fn snippet(random: &mut Random, bits: u32, known: &HashSet<Mnemonic>) -> Snippet
                 | Mnemonic::Shrd
                 | Mnemonic::Sal
         );
-        masks.push((CODE + code.len() as u64, flag_mask(undefined)));
+        masks.push((origin + code.len() as u64, flag_mask(undefined)));
         let defined =
             if conditional { 0 } else { iced.rflags_modified() & !iced.rflags_undefined() };
         undefined = undefined & !defined | iced.rflags_undefined();
@@ -123,7 +129,7 @@ fn snippet(random: &mut Random, bits: u32, known: &HashSet<Mnemonic>) -> Snippet
         listing += &format!("  {:02x?} {:?} {:?}\n", insn.as_bytes(), iced.code(), iced.mnemonic());
         made += 1;
     }
-    masks.push((CODE + code.len() as u64, flag_mask(undefined)));
+    masks.push((origin + code.len() as u64, flag_mask(undefined)));
     code.extend([0x0F, 0x0B]);
     Snippet { code, masks, listing, mnemonics }
 }
@@ -155,18 +161,22 @@ pub(super) fn writes_stack_pointer(insn: &Instruction) -> bool {
         && insn.mnemonic() != Mnemonic::Push
 }
 
-fn run(start: Start, bits: u32, seed: u64, rounds: u32) {
+fn run(start: Start, seed: u64, rounds: u32) {
     let known = known();
     // Registers have their own sequence, so that the code depends on the seed alone.
     let (mut random, mut registers) = (Random(seed), Random(!seed));
     let mut guests = guests(start);
     for round in 0..rounds {
-        let Snippet { code, masks, listing, .. } = snippet(&mut random, bits, &known);
+        let Snippet { code, masks, listing, .. } = snippet(&mut random, start, &known);
         let mut gprs = [0; 16];
         gprs.fill_with(|| registers.register());
-        if bits == 32 {
+        if start.bits() != 64 {
             gprs = gprs.map(|r| r & 0xFFFF_FFFF);
             gprs[8..].fill(0);
+        }
+        if Start::SEGMENTED.contains(&start) {
+            let offset = |r: u64| r.checked_sub(DATA).filter(|&offset| offset < DATA_SIZE as u64);
+            gprs = gprs.map(|r| offset(r).unwrap_or(r));
         }
         let gprs = kit::with_stack(gprs);
         let mut ends = Vec::new();
@@ -190,6 +200,7 @@ pub(super) fn known() -> HashSet<Mnemonic> {
 
 const LONG: u64 = 0x9E37_79B9_7F4A_7C15;
 const PROTECTED: u64 = 0xDEAD_BEEF_CAFE_F00D;
+const REAL: u64 = 0x0F1E_2D3C_4B5A_6978;
 const ROUNDS: u32 = 3000;
 
 /// What is written by hand can drift from the interpreter's definition: nothing of it goes
@@ -198,10 +209,11 @@ const ROUNDS: u32 = 3000;
 fn every_custom_row_is_compared() {
     let known = known();
     let mut seen: HashSet<Mnemonic> = super::programs::COVERED.iter().copied().collect();
-    for (seed, bits) in [(LONG, 64), (PROTECTED, 32)] {
+    let starts = [(LONG, Start::Long), (PROTECTED, Start::Protected32), (REAL, Start::Real)];
+    for (seed, start) in starts {
         let mut random = Random(seed);
         for _ in 0..ROUNDS {
-            seen.extend(snippet(&mut random, bits, &known).mnemonics);
+            seen.extend(snippet(&mut random, start, &known).mnemonics);
         }
     }
     for (mnemonic, _) in CUSTOM {
@@ -211,15 +223,40 @@ fn every_custom_row_is_compared() {
 
 #[test]
 fn long_mode() {
-    run(Start::Long, 64, LONG, ROUNDS);
+    run(Start::Long, LONG, ROUNDS);
 }
 
 #[test]
 fn user_mode() {
-    run(Start::User64, 64, 0x1234_5678_9ABC_DEF1, 2000);
+    run(Start::User64, 0x1234_5678_9ABC_DEF1, 2000);
 }
 
 #[test]
 fn protected_mode() {
-    run(Start::Protected32, 32, PROTECTED, ROUNDS);
+    run(Start::Protected32, PROTECTED, ROUNDS);
+}
+
+#[test]
+fn real_mode() {
+    run(Start::Real, REAL, ROUNDS);
+}
+
+#[test]
+fn virtual_8086_mode() {
+    run(Start::Virtual8086, 0x8086_8086_8086_8086, 2000);
+}
+
+#[test]
+fn protected_mode_16() {
+    run(Start::Protected16, 0x0286_0286_0286_0286, ROUNDS);
+}
+
+#[test]
+fn segments_with_bases_and_limits() {
+    run(Start::Based32, 0x0386_0386_0386_0386, ROUNDS);
+}
+
+#[test]
+fn code_of_32_bits_on_a_stack_of_16() {
+    run(Start::Stack16, 0x1632_1632_1632_1632, 2000);
 }
