@@ -193,21 +193,31 @@ impl Tlb {
         }
     }
 
-    /// Drops the entries of `size` bytes (a power of two, at least a page) around `linear`.
+    /// Drops the entries of `size` bytes (a power of two, at least a page) around `linear`. Costs
+    /// what is in use at the region's indices, not the region's size.
     pub(crate) fn drop_region(&mut self, linear: u64, size: u64) {
         let start = linear & !(size - 1);
-        if size >= TLB_ENTRIES as u64 * 4096 {
-            for slot in 0..SLOTS {
-                let entry = self.read_entry(slot);
-                let inside = |tag: u64| tag & !(size - 1) == start;
-                if inside(entry.read) || inside(entry.write) || inside(entry.exec) {
-                    self.drop_slot(slot);
+        let pages = (size / 4096).min(TLB_ENTRIES as u64) as usize;
+        for rights in Rights::ALL {
+            // The region's indices do not wrap: their number is a power of two, and the first is a
+            // multiple of it.
+            let first = self.slot(rights, start);
+            let end = first + pages;
+            for word in first / 64..end.div_ceil(64) {
+                let mut used = self.local[word] | self.global[word];
+                while used != 0 {
+                    let slot = word * 64 + used.trailing_zeros() as usize;
+                    used &= used - 1;
+                    // An absent tag is a page's of another index.
+                    let inside = |tag: u64| {
+                        tag & !(size - 1) == start && index(tag) == slot % TLB_ENTRIES
+                    };
+                    let entry = self.read_entry(slot);
+                    if inside(entry.read) || inside(entry.write) || inside(entry.exec) {
+                        self.drop_slot(slot);
+                    }
                 }
             }
-            return;
-        }
-        for page in 0..size / 4096 {
-            self.drop_page(start + page * 4096);
         }
     }
 

@@ -211,6 +211,29 @@ fn invlpg_anywhere_in_a_large_page_forgets_all_of_it() {
 }
 
 #[test]
+fn invlpg_of_a_large_page_keeps_its_neighbours_in_the_first_level() {
+    for (level, shift) in [(2u32, 22u32), (3, 30)] {
+        let mut guest = Guest::new(PagingMode::Level4);
+        let large = 2u64 << shift;
+        guest.map_at(ROOT, large, level, ALL | PS);
+        // Outside of the large page, but at indices of it.
+        let mut pages: Vec<u64> = (8..80).map(|n| (1 << 40) + large + n * 0x1000).collect();
+        pages.push(0);
+        for &page in &pages {
+            guest.map(page, DATA | ALL);
+            assert!(guest.mmu.load::<u64>(page).is_ok());
+        }
+        assert!(guest.mmu.load::<u64>(large + 0x3000).is_ok());
+        guest.mmu.invlpg(large);
+        let misses = guest.mmu.stats.tlb_misses;
+        for &page in &pages {
+            assert!(guest.mmu.load::<u64>(page).is_ok());
+        }
+        assert_eq!(guest.mmu.stats.tlb_misses, misses, "level {level}");
+    }
+}
+
+#[test]
 fn conflicts_in_the_first_level_are_answered_by_the_second() {
     let mut guest = Guest::new(PagingMode::Level4);
     // 4096 pages apart: the same first-level entry.
