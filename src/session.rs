@@ -40,7 +40,7 @@ impl Session<'_> {
                 timeout: deadline
                     .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
             };
-            let machine = match self.media {
+            let mut machine = match self.media {
                 Some(media) => Machine::with_firmware(config, media.firmware()?)?,
                 None => Machine::new(config)?,
             };
@@ -48,6 +48,9 @@ impl Session<'_> {
                 eprintln!(
                     "ringshift: warning: {refusal}; guest code is interpreted, many times slower"
                 );
+            }
+            if self.machine.stats {
+                machine.count_strategies()?;
             }
             let display = machine.display();
             console.attach(&machine);

@@ -7,9 +7,10 @@ use crate::explain::BlockNotes;
 use crate::helper::{Site, load_flags, pack_flags};
 use crate::indirect::IndirectCache;
 use crate::key::Key;
+use crate::profile::{Mix, Profile};
 use crate::runtime::{Leave, Low, Runtime};
 use crate::segments::{CodeSegment, CodeSegments};
-use crate::stats::{Counts, Stats};
+use crate::stats::{Counts, Left, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
 use decoder::Mnemonic;
 use hashbrown::HashMap;
@@ -87,6 +88,7 @@ pub struct Engine {
     pub(crate) block_limit: u64,
     heat: Box<[u8]>,
     counts: Counts,
+    profile: Option<Profile>,
     stats: Stats,
 }
 
@@ -128,18 +130,46 @@ impl Engine {
             block_limit: u64::MAX,
             heat: vec![0; HEAT].into(),
             counts: Counts::default(),
+            profile: None,
             stats: Stats::default(),
         })
     }
 
     /// Counters since the engine was made.
     pub fn stats(&self) -> Stats {
+        let (by_code, by_block) = self.counts.tables(&self.sites);
+        // Slow paths and unexecuted rests of blocks are counted where they happen.
+        let counts = &self.counts;
+        let slow = counts.slow_done;
+        let shares = self.profile.as_ref().map(|p| {
+            let mix = p.total() - counts.given_back - slow;
+            Mix { slow: slow.total(), ..mix }
+        });
         Stats {
             helpers: self.counts.helpers,
             slow_accesses: self.counts.slow,
-            top_helpers: self.counts.top(20),
+            shares,
+            by_code,
+            by_block,
             ..self.stats.clone()
         }
+    }
+
+    /// Counts instructions by strategy from now on ([`Stats::shares`]), which costs an addition to
+    /// memory at each block's entry. Call it before the first run.
+    ///
+    /// # Errors
+    /// The host refuses low memory.
+    pub fn count_strategies(&mut self) -> Result<(), EngineError> {
+        self.profile = Some(Profile::new()?);
+        self.flush_translations();
+        Ok(())
+    }
+
+    /// Linear address of the translated block that was entered most often, where
+    /// [`Engine::count_strategies`] asked for it.
+    pub fn hottest_block(&self) -> Option<u64> {
+        self.profile.as_ref()?.hottest()
     }
 
     /// Runs until an [`Exit`], for at most `limit` instructions. `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
@@ -204,6 +234,10 @@ impl Engine {
 
     fn flush_translations(&mut self) {
         self.stats.flushes += 1;
+        self.counts.flush(&self.sites);
+        if let Some(profile) = &mut self.profile {
+            profile.flush();
+        }
         self.cache.clear();
         self.indirect.clear();
         self.sites.clear();
@@ -346,7 +380,8 @@ impl Engine {
 
     /// Translates the block at `place`; none where it must be interpreted.
     pub(crate) fn translate(&mut self, cpu: &Cpu, mmu: &mut Mmu, place: Place) -> Option<u32> {
-        if self.arena.room() < MAX_BLOCK_BYTES {
+        let counters = self.profile.as_ref().is_none_or(Profile::has_room);
+        if self.arena.room() < MAX_BLOCK_BYTES || !counters {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
@@ -396,6 +431,7 @@ impl Engine {
             host: self.host,
             helpers_only: self.config.helpers_only,
             precise_flags: self.config.precise_flags,
+            counter: self.profile.as_ref().map(Profile::next),
         };
         let Emitted { code, direct, saved, links, notes } =
             emit_block(base, place.rip, place.key, &decoded.ops[..count], environment)?;
@@ -405,6 +441,10 @@ impl Engine {
         self.stats.instructions_translated += count as u64;
         self.stats.guest_bytes += len;
         self.stats.host_bytes += code.len() as u64;
+        self.counts.by_site.resize(self.sites.len(), Left::default());
+        if let Some(profile) = &mut self.profile {
+            profile.add(place.rip, &notes);
+        }
         let second_page = decoded.second_page;
         let index = self.cache.insert(place, (len, second_page), base, (direct, saved), &links);
         if self.config.notes {
@@ -456,11 +496,15 @@ impl Engine {
                 self.stats.exits_link += 1;
                 load_flags(cpu, saved);
                 let link = argument as u32;
-                cpu.rip = self.cache.links.get(link as usize)?.target;
+                let left = self.cache.links.get(link as usize)?;
+                cpu.rip = left.target;
+                let from = self.cache.blocks[left.from as usize].place.rip;
+                self.counts.by_block.entry(from).or_default().exits += 1;
                 *next = Next::Link(link);
             }
             Leave::Poll => {
                 self.stats.exits_poll += 1;
+                self.counts.by_block.entry(argument).or_default().exits += 1;
                 load_flags(cpu, saved);
                 cpu.rip = argument;
                 *next = Next::Step;
@@ -472,6 +516,10 @@ impl Engine {
             Leave::Stop => return Some(Exit::Stopped),
             Leave::Return => {
                 self.stats.exits_return += 1;
+                let site = self.low.get().return_site as usize;
+                if let Some(left) = self.counts.by_site.get_mut(site) {
+                    left.exits += 1;
+                }
                 load_flags(cpu, saved);
                 cpu.rip = argument;
                 *next = Next::Indirect;

@@ -1,6 +1,8 @@
 //! The Helper strategy: translated code calls the interpreter's definition of an instruction.
 
+use crate::emit::Strategy;
 use crate::key::Key;
+use crate::profile::Mix;
 use crate::runtime::{Leave, Runtime};
 use crate::segments::CodeSegment;
 use interp::Flow;
@@ -24,6 +26,11 @@ pub(crate) struct Site {
     pub(crate) changes_key: bool,
     /// A memory access that missed, not an instruction without emission of its own.
     pub(crate) slow: bool,
+    /// Linear address of the block.
+    pub(crate) block: u64,
+    /// How it is emitted where it is not slow, and those behind it in the block.
+    pub(crate) strategy: Strategy,
+    pub(crate) behind: Mix,
 }
 
 /// Continue in translated code.
@@ -60,32 +67,44 @@ fn nothing_changed(runtime: &Runtime, site: &Site, cpu: &Cpu, mmu: &Mmu) -> bool
         && CodeSegment::of(cpu) == runtime.code_segment
 }
 
-/// Executes the instruction of site number `site`. Translated code has spilled the guest's
+/// Executes the instruction of site number `number`. Translated code has spilled the guest's
 /// registers.
 ///
 /// # Safety
 /// Only translated code may call this, within [`crate::Engine::run`], which keeps what the
 /// runtime points to alive and untouched.
-pub(crate) unsafe extern "sysv64" fn execute(site: u32, runtime: *mut Runtime) -> u32 {
+pub(crate) unsafe extern "sysv64" fn execute(number: u32, runtime: *mut Runtime) -> u32 {
     // SAFETY: the caller's; the run loop holds no reference to these while translated code runs.
     let (runtime, cpu, mmu, site, counts) = unsafe {
         let runtime = &mut *runtime;
         let (cpu, mmu) = (&mut *runtime.cpu, &mut *runtime.mmu);
-        let site = &*runtime.sites.add(site as usize);
+        let site = &*runtime.sites.add(number as usize);
         let counts = &mut *runtime.counts;
         (runtime, cpu, mmu, site, counts)
     };
+    let count = &mut counts.by_site[number as usize];
     if site.slow {
         counts.slow += 1;
+        counts.slow_done += Mix::of(&[site.strategy]);
+        count.slow += 1;
     } else {
         counts.helpers += 1;
-        counts.by_mnemonic[site.op.insn.mnemonic() as usize & 2047] += 1;
+        count.helpers += 1;
     }
     load_flags(cpu, runtime.flags);
-    let leave = |runtime: &mut Runtime, leave: Leave, argument: u64, executed: u32| {
+    let mut leave = |runtime: &mut Runtime, leave: Leave, argument: u64, executed: u32| {
         runtime.leave = leave as u32;
         runtime.argument = argument;
         runtime.budget += i64::from(site.rest - executed);
+        count.exits += 1;
+        counts.given_back += site.behind;
+        if executed == 0 {
+            let this = Mix::of(&[site.strategy]);
+            counts.given_back += this;
+            if site.slow {
+                counts.slow_done = counts.slow_done - this;
+            }
+        }
         LEAVE
     };
     loop {

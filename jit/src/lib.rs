@@ -11,6 +11,7 @@
 //! | `cache`, `indirect`, `pages` | blocks, links, the caches that indirect branches probe |
 //! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
 //! | `explain` | listings of blocks: guest code beside host code |
+//! | `stats`, `profile` | what is counted, always and on request |
 //! | `helper` | calling the interpreter's definition of an instruction |
 
 // dynasm! converts register numbers even where they have the right type.
@@ -28,6 +29,7 @@ mod indirect;
 mod key;
 mod liveness;
 mod pages;
+mod profile;
 mod regs;
 mod runtime;
 mod segments;
@@ -39,4 +41,5 @@ mod tests;
 
 pub use arena::ArenaError;
 pub use engine::{Config, Engine, EngineError};
-pub use stats::Stats;
+pub use profile::Mix;
+pub use stats::{Left, Stats};

@@ -38,8 +38,8 @@ pub struct Stats {
     pub exits: crate::vcpu::ExitCounts,
     /// Exceptions delivered, by vector.
     pub exceptions: [u64; 32],
-    /// The translators' counters, one for each vCPU that has a translator.
-    pub translators: Vec<jit::Stats>,
+    /// The translators' counters, where there are translators.
+    pub translator: Option<jit::Stats>,
 }
 
 impl Stats {
@@ -49,7 +49,9 @@ impl Stats {
         for v in vcpus {
             s.instructions += v.cpu.instructions;
             let engine = v.engine.interpreter_stats();
-            s.translators.extend(v.engine.translator().map(jit::Engine::stats));
+            if let Some(translator) = v.engine.translator() {
+                *s.translator.get_or_insert_default() += &translator.stats();
+            }
             s.blocks_run += engine.blocks_run;
             s.blocks_decoded += engine.blocks_decoded;
             s.blocks_invalidated += engine.blocks_invalidated;
@@ -116,11 +118,12 @@ impl fmt::Display for Stats {
                 count.to_string(),
             )?;
         }
-        for translator in &self.translators {
+        if let Some(translator) = &self.translator {
             translator.rows(&mut row)?;
         }
         row("guest memory in use", format!("{:.1} MiB", mib(self.guest_resident)))?;
         let own = self.peak_resident.saturating_sub(self.guest_resident);
-        row("peak memory above it", format!("{:.1} MiB", mib(own)))
+        row("peak memory above it", format!("{:.1} MiB", mib(own)))?;
+        self.translator.iter().try_for_each(|translator| write!(f, "{}", translator.tables()))
     }
 }

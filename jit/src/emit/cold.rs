@@ -73,6 +73,7 @@ impl Unit<'_> {
 
     pub(super) fn emit_cold(&mut self) {
         let mut fixups = Vec::new();
+        let mut counter = self.env.counter;
         let mut cold = std::mem::take(&mut self.cold);
         for item in cold.drain(..) {
             let part = self.part(&item);
@@ -104,6 +105,16 @@ impl Unit<'_> {
                         ; lea r13, [r13 + rest]
                         ; mov [budget], r13
                     );
+                    if let Some(counter) = &mut counter {
+                        *counter += 8;
+                        let counter = *counter;
+                        dynasm!(self.ops
+                            ; .arch x64
+                            ; mov r13, [counter]
+                            ; lea r13, [r13 + 1]
+                            ; mov [counter], r13
+                        );
+                    }
                     self.flags = if saved { FlagState::SAVED } else { FlagState::EFLAGS };
                     self.exit_to(target);
                 }

@@ -25,6 +25,7 @@ mod vector;
 use crate::helper::Site;
 use crate::key::Key;
 use crate::liveness::{Effects, analyze, effects};
+use crate::profile::Mix;
 use crate::segments::CodeSegment;
 use crate::strategy::{Emit, strategy};
 use crate::stubs::{Addresses, Stubs};
@@ -70,6 +71,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) host: crate::stubs::Host,
     pub(crate) helpers_only: bool,
     pub(crate) precise_flags: bool,
+    /// The first of the counters that the block is to keep: entries, then side exits.
+    pub(crate) counter: Option<i32>,
 }
 
 /// A block's host code.
@@ -103,6 +106,8 @@ pub(crate) struct Unit<'a> {
     cold: Vec<Cold>,
     links: Vec<LinkRequest>,
     notes: Notes,
+    /// Number of the block's first site.
+    first_site: usize,
     /// Displacements of branches to the cold section, and where they lead.
     fixups: Vec<(usize, usize)>,
     /// Vector registers are in the host's for certain.
@@ -138,6 +143,7 @@ pub(crate) fn emit_block(
     }
     let effects: Vec<Effects> = iced.iter().map(|insn| effects(insn, env.precise_flags)).collect();
     let live = analyze(&iced, &effects, env.precise_flags);
+    let first_site = env.sites.len();
     let unit = Unit {
         ops: VecAssembler::new(base as usize),
         base,
@@ -154,6 +160,7 @@ pub(crate) fn emit_block(
         cold: Vec::new(),
         links: Vec::new(),
         notes: Notes::default(),
+        first_site,
         fixups: Vec::new(),
         vectors: false,
         x87: false,
@@ -205,6 +212,7 @@ impl<'a> Unit<'a> {
             self.exit_to(next);
         }
         self.emit_cold();
+        self.note_strategies_at_sites();
         let mut code = self.ops.finalize().ok()?;
         let links = self.links.iter().map(|link| (link.site, link.trampoline));
         for (site, target) in links.chain(self.fixups.iter().copied()) {
@@ -240,6 +248,9 @@ impl<'a> Unit<'a> {
             ; jne =>leave
         );
         self.cold.push(Cold::Poll { label: leave, count, rip: self.rip });
+        if let Some(counter) = self.env.counter {
+            dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);
+        }
         self.load_units_at_entry(insns);
         saved
     }
@@ -287,6 +298,9 @@ impl<'a> Unit<'a> {
             key: self.key,
             changes_key: changes_key(op),
             slow,
+            block: self.start,
+            strategy: Strategy::Helper,
+            behind: Mix::default(),
         });
         number
     }

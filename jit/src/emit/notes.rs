@@ -1,6 +1,7 @@
 //! What each part of a block's host code is for: notes for the listing and the counters.
 
 use super::Unit;
+use crate::profile::Mix;
 
 /// How an instruction became host code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -61,6 +62,16 @@ impl Unit<'_> {
     pub(super) fn note_copy(&mut self) {
         let at = self.offset();
         self.notes.copies.push(at);
+    }
+
+    /// Tells the block's sites what is around them.
+    pub(super) fn note_strategies_at_sites(&mut self) {
+        let strategies = &self.notes.strategies;
+        for site in &mut self.env.sites[self.first_site..] {
+            let index = self.count - site.rest as usize;
+            site.strategy = strategies.get(index).copied().unwrap_or(Strategy::Helper);
+            site.behind = strategies.get(index + 1..).map_or(Mix::default(), Mix::of);
+        }
     }
 
     /// Says how the current instruction is emitted.
