@@ -5,8 +5,7 @@ use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind as IcedKind,
     Register,
 };
-use std::sync::OnceLock;
-use x86::cpuid::Policy;
+use x86::cpuid::Vendor;
 
 /// The longest legal instruction in bytes (SDM vol. 2A, section 2.3.11).
 pub const MAX_LENGTH: usize = 15;
@@ -85,17 +84,29 @@ pub enum DecodeError {
     TooLong,
 }
 
-/// Decodes one instruction.
+/// Decodes one instruction as the host's processor does: [`decode_for`] its vendor.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode(bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
+    decode_for(Vendor::host(), bytes, bits)
+}
+
+/// Decodes one instruction as a processor of `vendor` does.
 ///
 /// `bytes` are the bytes at the instruction pointer, as many as can be fetched without a fault
 /// (15 are enough). `bits` is the code size: 16, 32 or 64.
-pub fn decode(bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode_for(vendor: Vendor, bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
     let window = &bytes[..bytes.len().min(MAX_LENGTH)];
     // A fixed address in the middle of the space: displacements below are differences, and
     // none of them wraps.
     let ip = 0x1000;
-    let mut decoder = Decoder::with_ip(bits, window, ip, options());
-    let raw = refine(decoder.decode(), window, bits, ip);
+    let options = options(vendor);
+    let mut decoder = Decoder::with_ip(bits, window, ip, options);
+    let raw = refine(decoder.decode(), window, bits, ip, options);
     if raw.is_invalid() {
         return Err(match decoder.last_error() {
             DecoderError::NoMoreBytes if window.len() < MAX_LENGTH => DecodeError::NeedMore,
@@ -122,8 +133,14 @@ impl Insn {
     /// iced's instruction, decoded again as if at address `rip`.
     pub fn to_iced(&self, rip: u64) -> Instruction {
         let bits = u32::from(self.bits);
-        let raw = Decoder::with_ip(bits, self.as_bytes(), rip, options()).decode();
-        refine(raw, self.as_bytes(), bits, rip)
+        let decode = |vendor| {
+            let options = options(vendor);
+            let raw = Decoder::with_ip(bits, self.as_bytes(), rip, options).decode();
+            refine(raw, self.as_bytes(), bits, rip, options)
+        };
+        // Where the vendors differ, the code says whose rules held.
+        let raw = decode(Vendor::Intel);
+        if raw.code() == self.code { raw } else { decode(Vendor::Amd) }
     }
 
     /// Whether any explicit operand is [`OpKind::Mem`].
@@ -282,19 +299,20 @@ impl Insn {
     }
 }
 
-/// How bytes become instructions: as on the host's processor, whose vendor the guest sees. AMD
-/// differs, among others, in near branches with an operand-size prefix in 64-bit mode, which it
-/// truncates to 16 bits (AMD APM vol. 3, section 1.2.4).
-pub fn options() -> u32 {
-    static OPTIONS: OnceLock<u32> = OnceLock::new();
-    *OPTIONS.get_or_init(|| {
-        let vendor = if Policy::host(1).is_amd() { DecoderOptions::AMD } else { 0 };
-        DecoderOptions::FORCE_RESERVED_NOP | vendor
-    })
+/// iced's options for a processor of `vendor`. AMD's differ in near branches with an operand-size
+/// prefix in 64-bit mode, which they truncate to 16 bits (AMD APM vol. 3, section 1.2.4), in far
+/// pointers with REX.W, whose offset they leave at 32 bits (CALL far, JMP far, LSS), in UD0, which
+/// has no ModRM byte there, and in LOCK MOV CR0 for CR8.
+pub fn options(vendor: Vendor) -> u32 {
+    DecoderOptions::FORCE_RESERVED_NOP
+        | match vendor {
+            Vendor::Intel => 0,
+            Vendor::Amd => DecoderOptions::AMD,
+        }
 }
 
 /// F3 90 is PAUSE, but with REX.B the opcode is XCHG R8, and F3 means nothing.
-fn refine(raw: Instruction, bytes: &[u8], bits: u32, ip: u64) -> Instruction {
+fn refine(raw: Instruction, bytes: &[u8], bits: u32, ip: u64, options: u32) -> Instruction {
     let len = raw.len();
     if raw.code() != Code::Pause || bits != 64 || len < 3 || bytes[len - 2] & 0xF1 != 0x41 {
         return raw;
@@ -306,7 +324,7 @@ fn refine(raw: Instruction, bytes: &[u8], bits: u32, ip: u64) -> Instruction {
         // A segment override, which 64-bit mode ignores.
         *prefix = 0x3E;
     }
-    Decoder::with_ip(bits, plain, ip, options()).decode()
+    Decoder::with_ip(bits, plain, ip, options).decode()
 }
 
 /// The segment of the memory operand. 64-bit mode ignores overrides with ES, CS, SS and DS, so that

@@ -11,5 +11,5 @@ mod insn;
 mod operand;
 
 pub use iced_x86::{Code, Mnemonic};
-pub use insn::{DecodeError, Insn, MAX_LENGTH, Prefixes, decode, options};
+pub use insn::{DecodeError, Insn, MAX_LENGTH, Prefixes, decode, decode_for, options};
 pub use operand::{MemOperand, OpKind, Operand, reg};

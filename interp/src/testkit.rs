@@ -9,7 +9,7 @@
 #![allow(dead_code)]
 
 use crate::{Engine, Exit, Flow, sync, table};
-use decoder::decode;
+use decoder::decode_for;
 use iced_x86::code_asm::CodeAssembler;
 use softmmu::{GuestRam, Mmu, NullBus, RamRange};
 use std::sync::Arc;
@@ -148,7 +148,8 @@ impl Kit {
     /// Executes one instruction given as bytes, at the current RIP, without an engine: RIP ends
     /// where the handler leaves it, and a fault is returned instead of delivered.
     pub(crate) fn step(&mut self, bytes: &[u8]) -> Result<Flow, Fault> {
-        let mut insn = decode(bytes, self.cpu.key.bits()).expect("an instruction");
+        let mut insn = decode_for(self.cpu.policy.vendor(), bytes, self.cpu.key.bits())
+            .expect("an instruction");
         insn.handle = native::prepare(&insn);
         let start = self.cpu.rip;
         self.cpu.rip = start.wrapping_add(u64::from(insn.len));

@@ -385,7 +385,8 @@ impl Engine {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
-        let decoded = decode_block(mmu, place.linear, place.gpa, bits).ok()?;
+        let vendor = cpu.policy.vendor();
+        let decoded = decode_block(mmu, vendor, place.linear, place.gpa, bits).ok()?;
         let segment = CodeSegment::of(cpu);
         let count = loop_end(&decoded, self.block_limit).min(within_limit(
             &decoded,

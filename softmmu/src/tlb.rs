@@ -209,9 +209,8 @@ impl Tlb {
                     let slot = word * 64 + used.trailing_zeros() as usize;
                     used &= used - 1;
                     // An absent tag is a page's of another index.
-                    let inside = |tag: u64| {
-                        tag & !(size - 1) == start && index(tag) == slot % TLB_ENTRIES
-                    };
+                    let inside =
+                        |tag: u64| tag & !(size - 1) == start && index(tag) == slot % TLB_ENTRIES;
                     let entry = self.read_entry(slot);
                     if inside(entry.read) || inside(entry.write) || inside(entry.exec) {
                         self.drop_slot(slot);

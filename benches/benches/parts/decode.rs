@@ -5,6 +5,7 @@ use criterion::{Criterion, Throughput};
 use decoder::decode;
 use interp::engine::block::decode_block;
 use std::hint::black_box;
+use x86::cpuid::Vendor;
 
 /// Instructions as a kernel has them: short, long, prefixed, vector.
 const INSTRUCTIONS: &[(&str, &[u8])] = &[
@@ -36,7 +37,8 @@ pub(crate) fn block(c: &mut Criterion) {
     group.throughput(Throughput::Elements(8));
     group.bench_function("a block of 8", |b| {
         b.iter(|| {
-            let block = decode_block(&mut guest.mmu, rip, gpa, 64).expect("a block");
+            let block =
+                decode_block(&mut guest.mmu, Vendor::host(), rip, gpa, 64).expect("a block");
             assert_eq!(block.ops.len(), 8);
             block
         });

@@ -145,7 +145,7 @@ impl Case {
 
 /// Decodes as the engines do.
 pub fn decode(bits: u32, bytes: &[u8], rip: u64) -> Instruction {
-    Decoder::with_ip(bits, bytes, rip, decoder::options()).decode()
+    Decoder::with_ip(bits, bytes, rip, decoder::options(x86::cpuid::Vendor::host())).decode()
 }
 
 /// How a case ended.

@@ -2,9 +2,10 @@
 
 use crate::flow::{Flow, Handler, undefined};
 use crate::table;
-use decoder::{DecodeError, Insn, MAX_LENGTH, decode};
+use decoder::{DecodeError, Insn, MAX_LENGTH, decode, decode_for};
 use iced_x86::FlowControl;
 use softmmu::Mmu;
+use x86::cpuid::Vendor;
 use x86::{Cpu, Fault, Mode};
 
 /// The most instructions in a block.
@@ -72,10 +73,15 @@ fn faulting(exec: Handler, bits: u32) -> Op {
 ///
 /// # Errors
 /// The fault of the fetch.
-pub(crate) fn decode_one(mmu: &mut Mmu, linear: u64, bits: u32) -> Result<Op, Fault> {
+pub(crate) fn decode_one(
+    mmu: &mut Mmu,
+    vendor: Vendor,
+    linear: u64,
+    bits: u32,
+) -> Result<Op, Fault> {
     let mut bytes = [0; MAX_LENGTH];
     let (valid, fault) = mmu.fetch_bytes(linear, &mut bytes);
-    match decode(&bytes[..valid], bits) {
+    match decode_for(vendor, &bytes[..valid], bits) {
         Ok(insn) => Ok(Op::new(insn)),
         Err(DecodeError::NeedMore) => Err(fault.unwrap_or(Fault::GP0)),
         Err(DecodeError::Invalid) => Ok(faulting(undefined, bits)),
@@ -83,7 +89,7 @@ pub(crate) fn decode_one(mmu: &mut Mmu, linear: u64, bits: u32) -> Result<Op, Fa
     }
 }
 
-/// Decodes the block at `linear`, whose physical address is `gpa`, and marks its bytes as code, so
+/// Decodes the block at `linear`, whose physical address is `gpa`, by `vendor`'s rules, and marks its bytes as code, so
 /// that whoever writes them is noticed.
 ///
 /// Writes by other vCPUs and devices before the mark go unnoticed, so the bytes are read again
@@ -92,15 +98,21 @@ pub(crate) fn decode_one(mmu: &mut Mmu, linear: u64, bits: u32) -> Result<Op, Fa
 ///
 /// # Errors
 /// The fault of fetching the first instruction.
-pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<Block, Fault> {
+pub fn decode_block(
+    mmu: &mut Mmu,
+    vendor: Vendor,
+    linear: u64,
+    gpa: u64,
+    bits: u32,
+) -> Result<Block, Fault> {
     let room = PAGE - (gpa & (PAGE - 1));
     let (mut before, mut after) = ([0; PAGE as usize], [0; PAGE as usize]);
     let before = &mut before[..room as usize];
     mmu.mark_code_range(gpa, 1);
     mmu.wait_for_code_sync();
     mmu.phys_read(gpa, before);
-    let Some(block) = decode_in_page(before, gpa, bits) else {
-        return decode_crossing(mmu, linear, gpa, bits);
+    let Some(block) = decode_in_page(before, vendor, gpa, bits) else {
+        return decode_crossing(mmu, vendor, linear, gpa, bits);
     };
     mmu.mark_code_range(gpa, u64::from(block.len));
     let len = usize::from(block.len);
@@ -110,20 +122,20 @@ pub fn decode_block(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<B
     }
     mmu.mark_code_range(gpa, room);
     mmu.phys_read(gpa, before);
-    match decode_in_page(before, gpa, bits) {
+    match decode_in_page(before, vendor, gpa, bits) {
         Some(block) => Ok(block),
-        None => decode_crossing(mmu, linear, gpa, bits),
+        None => decode_crossing(mmu, vendor, linear, gpa, bits),
     }
 }
 
 /// Decodes the block at `gpa`, where `page` are the bytes up to the end of its page. `None` where
 /// its first instruction goes on in the next page.
-fn decode_in_page(page: &[u8], gpa: u64, bits: u32) -> Option<Block> {
+fn decode_in_page(page: &[u8], vendor: Vendor, gpa: u64, bits: u32) -> Option<Block> {
     let mut ops = Vec::with_capacity(16);
     let mut offset = 0;
     while ops.len() < MAX_OPS && offset < page.len() {
         let window = &page[offset..(offset + MAX_LENGTH).min(page.len())];
-        let op = match decode(window, bits) {
+        let op = match decode_for(vendor, window, bits) {
             Ok(insn) => Op::new(insn),
             Err(DecodeError::NeedMore) if ops.is_empty() => return None,
             Err(DecodeError::NeedMore) => break,
@@ -140,13 +152,19 @@ fn decode_in_page(page: &[u8], gpa: u64, bits: u32) -> Option<Block> {
     Some(Block { gpa, bits, len: offset as u16, second_page: None, ops: ops.into() })
 }
 
-fn decode_crossing(mmu: &mut Mmu, linear: u64, gpa: u64, bits: u32) -> Result<Block, Fault> {
+fn decode_crossing(
+    mmu: &mut Mmu,
+    vendor: Vendor,
+    linear: u64,
+    gpa: u64,
+    bits: u32,
+) -> Result<Block, Fault> {
     let second = mmu.fetch_translate((linear & !(PAGE - 1)).wrapping_add(PAGE))?;
     let first = PAGE - (gpa & (PAGE - 1));
     mmu.mark_code_range(gpa, first);
     mmu.mark_code_range(second.gpa, MAX_LENGTH as u64 - 1);
     mmu.wait_for_code_sync();
-    let op = decode_one(mmu, linear, bits)?;
+    let op = decode_one(mmu, vendor, linear, bits)?;
     // Bytes that are no instruction may become one by a write to either page.
     let crosses = (gpa & (PAGE - 1)) + u64::from(op.insn.len) > PAGE;
     let len = if crosses { u16::from(op.insn.len) } else { MAX_LENGTH as u16 };

@@ -4,6 +4,7 @@ use super::block::{Block, decode_block};
 use hashbrown::HashMap;
 use softmmu::{CodeWrite, Mmu};
 use x86::Fault;
+use x86::cpuid::Vendor;
 
 /// Entries of the direct-mapped first-level cache.
 const FRONT: usize = 1 << 14;
@@ -71,11 +72,12 @@ impl BlockCache {
     pub(crate) fn decode(
         &mut self,
         mmu: &mut Mmu,
+        vendor: Vendor,
         linear: u64,
         gpa: u64,
         bits: u32,
     ) -> Result<u32, Fault> {
-        let block = decode_block(mmu, linear, gpa, bits)?;
+        let block = decode_block(mmu, vendor, linear, gpa, bits)?;
         if self.by_address.len() >= MAX_BLOCKS {
             self.clear();
         }

@@ -8,9 +8,10 @@ use crate::table::Line;
 use decoder::{Insn, Mnemonic};
 use softmmu::Mmu;
 use x86::control::{cr0, cr4, dr6, efer};
+use x86::cpuid::Vendor;
 use x86::regs::gpr;
 use x86::segment::ar;
-use x86::{Cpu, Fault, Mode, SegReg, Segment, Vector, flags};
+use x86::{Cpu, Fault, SegReg, Segment, Vector, flags};
 
 /// RFLAGS bits that SYSRET takes from R11: all that exist but RF and VM.
 const SYSRET_FLAGS: u64 = 0x3C_7FD7;
@@ -35,27 +36,38 @@ fn enter(cpu: &mut Cpu, mmu: &mut Mmu, cs: u16, ss: u16, dpl: u8, long: bool) {
     sync::mode_changed(cpu, mmu);
 }
 
-/// SYSCALL. In compatibility mode AMD processors enter at IA32_CSTAR and Intel's take #UD; outside
-/// IA-32e mode it is undefined here, as on Intel's.
+/// Whether SYSCALL and SYSRET exist in the mode. Intel's processors have them in 64-bit mode only,
+/// AMD's in protected mode too (AMD APM vol. 3, SYSCALL).
+fn exists(cpu: &Cpu) -> bool {
+    let everywhere = cpu.policy.vendor() == Vendor::Amd;
+    cpu.efer & efer::SCE != 0 && (cpu.is_long() || everywhere && cpu.is_protected())
+}
+
+/// SYSCALL. From compatibility mode it enters at IA32_CSTAR; in legacy mode at the 32-bit EIP in
+/// IA32_STAR, where it saves no flags and masks IF alone.
 fn syscall(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
-    let exists = cpu.is_long() || cpu.mode == Mode::Compatibility && cpu.policy.is_amd();
-    if cpu.efer & efer::SCE == 0 || !exists {
+    if !exists(cpu) {
         return Err(Fault::UD);
     }
+    let long = cpu.long_mode_active();
     cpu.gpr[gpr::RCX] = cpu.rip;
-    cpu.gpr[11] = cpu.rflags & !flags::RF;
-    cpu.rip = if cpu.is_long() { cpu.lstar } else { cpu.cstar };
-    cpu.rflags = cpu.rflags & !(cpu.fmask | flags::RF) | flags::FIXED_ONE;
+    if long {
+        cpu.gpr[11] = cpu.rflags & !flags::RF;
+        cpu.rip = if cpu.is_long() { cpu.lstar } else { cpu.cstar };
+        cpu.rflags = cpu.rflags & !(cpu.fmask | flags::RF) | flags::FIXED_ONE;
+    } else {
+        cpu.rip = cpu.star & 0xFFFF_FFFF;
+        cpu.rflags &= !(flags::VM | flags::IF | flags::RF);
+    }
     let base = (cpu.star >> 32) as u16;
-    enter(cpu, mmu, base & !3, base.wrapping_add(8) & !3, 0, true);
+    enter(cpu, mmu, base & !3, base.wrapping_add(8) & !3, 0, long);
     Ok(Flow::Sync)
 }
 
-/// SYSRET. A non-canonical RCX faults at privilege level 0, as on Intel processors.
+/// SYSRET. With an RCX that is not canonical, Intel's processors fault at privilege level 0, AMD's
+/// at the return address. Legacy mode takes no flags from R11 but sets IF.
 fn sysret(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
-    // AMD processors have it in compatibility mode too.
-    let exists = cpu.is_long() || cpu.mode == Mode::Compatibility && cpu.policy.is_amd();
-    if cpu.efer & efer::SCE == 0 || !exists {
+    if !exists(cpu) {
         return Err(Fault::UD);
     }
     if cpu.cpl != 0 {
@@ -63,11 +75,15 @@ fn sysret(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     }
     let long = insn.op_size == 8;
     let target = cpu.gpr[gpr::RCX];
-    if long && !is_canonical(cpu, target) {
+    if long && !is_canonical(cpu, target) && cpu.policy.vendor() == Vendor::Intel {
         return Err(Fault::GP0);
     }
     cpu.rip = if long { target } else { target & 0xFFFF_FFFF };
-    cpu.rflags = cpu.gpr[11] & SYSRET_FLAGS | flags::FIXED_ONE;
+    if cpu.long_mode_active() {
+        cpu.rflags = cpu.gpr[11] & SYSRET_FLAGS | flags::FIXED_ONE;
+    } else {
+        cpu.rflags |= flags::IF;
+    }
     let base = (cpu.star >> 48) as u16;
     let cs = if long { base.wrapping_add(16) } else { base };
     enter(cpu, mmu, cs | 3, base.wrapping_add(8) | 3, 3, long);
@@ -79,7 +95,14 @@ fn sysret(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     Ok(Flow::Sync)
 }
 
+/// AMD's processors do not have SYSENTER and SYSEXIT in IA-32e mode (AMD APM vol. 3, SYSENTER).
+fn check_sysenter(cpu: &Cpu) -> Result<(), Fault> {
+    let gone = cpu.long_mode_active() && cpu.policy.vendor() == Vendor::Amd;
+    if gone { Err(Fault::UD) } else { Ok(()) }
+}
+
 fn sysenter(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
+    check_sysenter(cpu)?;
     let base = cpu.sysenter_cs as u16 & !3;
     if cpu.cr0 & cr0::PE == 0 || base == 0 {
         return Err(Fault::GP0);
@@ -94,6 +117,7 @@ fn sysenter(cpu: &mut Cpu, mmu: &mut Mmu, _: &Insn) -> Result<Flow, Fault> {
 }
 
 fn sysexit(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
+    check_sysenter(cpu)?;
     let base = cpu.sysenter_cs as u16 & !3;
     if !cpu.is_protected() || base == 0 || cpu.cpl != 0 {
         return Err(Fault::GP0);

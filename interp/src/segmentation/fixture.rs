@@ -3,10 +3,11 @@
 
 use crate::flow::Flow;
 use crate::{sync, table};
-use decoder::decode;
+use decoder::decode_for;
 use softmmu::{GuestRam, Mmu, NullBus, RamRange, Width};
 use std::sync::Arc;
 use x86::control::{cr0, cr4, efer};
+use x86::cpuid::Vendor;
 use x86::regs::gpr;
 use x86::{Cpu, DescriptorTable, Fault, SegReg, Segment, flags};
 
@@ -112,6 +113,14 @@ impl Fixture {
             Segment::from_descriptor(TSS_SELECTOR, segment(TSS, 0x67, kind::TSS_BUSY, 0));
         fixture.cpu.rip = CODE;
         fixture
+    }
+
+    /// Makes the guest's processor one of `vendor`, whatever the host is.
+    pub(crate) fn vendor(mut self, vendor: Vendor) -> Fixture {
+        let mut policy = (*self.cpu.policy).clone();
+        policy.set_vendor(vendor);
+        self.cpu.policy = Arc::new(policy);
+        self
     }
 
     /// Real mode with CS and SS at 0.
@@ -223,7 +232,8 @@ impl Fixture {
     /// Executes one instruction; after a fault RIP is back at it, as the engine does.
     pub(crate) fn exec(&mut self, bytes: &[u8]) -> Result<Flow, Fault> {
         // What does not decode is undefined.
-        let insn = decode(bytes, self.cpu.key.bits()).map_err(|_| Fault::UD)?;
+        let insn = decode_for(self.cpu.policy.vendor(), bytes, self.cpu.key.bits())
+            .map_err(|_| Fault::UD)?;
         let start = self.cpu.rip;
         self.cpu.rip = start.wrapping_add(u64::from(insn.len));
         let result = table::handler(&insn)(&mut self.cpu, &mut self.mmu, &insn);

@@ -1,7 +1,7 @@
 //! The leaves, one function arm each.
 
 use super::features::{FEATURES, Line, Register};
-use super::{Feature, Policy};
+use super::{Feature, Policy, Vendor};
 use crate::Cpu;
 use crate::control::{cr4, xcr0};
 use std::arch::x86_64::__cpuid_count;
@@ -77,9 +77,13 @@ impl Host {
         (self.vendor.ebx, self.vendor.edx, self.vendor.ecx) = (word(0), word(4), word(8));
     }
 
-    pub(super) fn is_amd(&self) -> bool {
+    /// Whose rules the processor follows: Hygon's are AMD's, all others Intel's.
+    pub(super) fn vendor(&self) -> Vendor {
         let name = [self.vendor.ebx, self.vendor.edx, self.vendor.ecx].map(u32::to_le_bytes);
-        matches!(&name.concat()[..], b"AuthenticAMD" | b"HygonGenuine")
+        match &name.concat()[..] {
+            b"AuthenticAMD" | b"HygonGenuine" => Vendor::Amd,
+            _ => Vendor::Intel,
+        }
     }
 }
 

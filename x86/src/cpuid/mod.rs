@@ -20,6 +20,8 @@ pub struct Policy {
     /// Offered features, by position in [`FEATURES`].
     offered: u128,
     host: Host,
+    /// Whose name is in `host`.
+    vendor: Vendor,
     /// vCPUs in the machine.
     pub cpu_count: u32,
     /// Width of physical addresses in bits: reserved bits in paging structures start here.
@@ -43,7 +45,8 @@ impl Policy {
             }
         }
         let physical_bits = host.physical_bits().clamp(36, 48);
-        Policy { offered, host, cpu_count, physical_bits, tsc_khz: 0 }
+        let vendor = host.vendor();
+        Policy { offered, host, vendor, cpu_count, physical_bits, tsc_khz: 0 }
     }
 
     /// [`Policy::host`] for one vCPU, made once: CPUID is slow where the host is itself virtual.
@@ -70,12 +73,18 @@ impl Policy {
     /// Makes the guest see a processor of `vendor`.
     pub fn set_vendor(&mut self, vendor: Vendor) {
         self.host.set_vendor(vendor.name());
+        self.vendor = vendor;
     }
 
-    /// Whether the guest sees an AMD (or Hygon) processor: the vendors differ in corners such as
-    /// SYSRET and SYSENTER in long mode.
+    /// Whose rules the guest's processor follows where the vendors' manuals differ: those of the
+    /// vendor that it sees, whatever the host is.
+    pub fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
+    /// Whether the guest sees an AMD (or Hygon) processor: [`Policy::vendor`].
     pub fn is_amd(&self) -> bool {
-        self.host.is_amd()
+        self.vendor == Vendor::Amd
     }
 
     /// XCR0 bits that the guest may set.

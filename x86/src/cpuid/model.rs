@@ -2,6 +2,7 @@
 
 use super::{FEATURES, Feature, Policy};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// Whose processor CPUID says it is.
@@ -14,6 +15,12 @@ pub enum Vendor {
 }
 
 impl Vendor {
+    /// The host's.
+    pub fn host() -> Vendor {
+        static HOST: OnceLock<Vendor> = OnceLock::new();
+        *HOST.get_or_init(|| Policy::host(1).vendor())
+    }
+
     /// The name in CPUID leaf 0, in the order EBX, EDX, ECX.
     pub(super) fn name(self) -> &'static [u8; 12] {
         match self {

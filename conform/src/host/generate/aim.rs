@@ -184,7 +184,7 @@ impl Draft {
             self.case.bits,
             &bytes[..self.case.len],
             self.case.state.rip,
-            decoder::options(),
+            decoder::options(x86::cpuid::Vendor::host()),
         );
         let insn = decoder.decode();
         let offsets: ConstantOffsets = decoder.get_constant_offsets(&insn);

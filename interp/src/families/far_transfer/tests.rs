@@ -1,4 +1,5 @@
 use crate::segmentation::fixture::*;
+use x86::cpuid::Vendor;
 use x86::regs::gpr;
 use x86::{Fault, Mode, SegReg, Segment};
 
@@ -89,17 +90,19 @@ fn between_compatibility_and_64_bit_mode() {
     f.enter(CODE0, 0);
     f.exec(&jmp(LONG0, 0xFFFF_0000)).unwrap();
     assert_eq!((f.cpu.mode, f.cpu.rip), (Mode::Long, 0xFFFF_0000));
-    f.cpu.gpr[gpr::RBX] = 0x6000;
-    // The offset of jmp far [rbx] with REX.W has 64 bits, but 32 on AMD processors.
-    let amd = f.cpu.policy.is_amd();
-    f.put::<u64>(0x6000, 0x1234);
-    f.put::<u16>(if amd { 0x6004 } else { 0x6008 }, CODE0);
-    f.exec(&[0x48, 0xFF, 0x2B]).unwrap();
-    assert_eq!((f.cpu.mode, f.cpu.rip), (Mode::Compatibility, 0x1234));
-    if amd {
-        return;
+}
+
+#[test]
+fn the_offset_behind_rex_w_has_64_bits_but_on_amd() {
+    for (vendor, selector) in [(Vendor::Intel, 0x6008), (Vendor::Amd, 0x6004)] {
+        let mut f = Fixture::long(0).vendor(vendor);
+        f.cpu.gpr[gpr::RBX] = 0x6000;
+        f.put::<u64>(0x6000, 0x1234);
+        f.put::<u16>(selector, CODE0);
+        f.exec(&[0x48, 0xFF, 0x2B]).unwrap(); // jmp far [rbx]
+        assert_eq!((f.cpu.mode, f.cpu.rip), (Mode::Compatibility, 0x1234), "{vendor:?}");
     }
-    let mut f = Fixture::long(0);
+    let mut f = Fixture::long(0).vendor(Vendor::Intel);
     f.cpu.gpr[gpr::RBX] = 0x6000;
     f.put::<u64>(0x6000, 0x8000_0000_0000);
     f.put::<u16>(0x6008, LONG0);

@@ -1,5 +1,6 @@
 use crate::segmentation::fixture::*;
 use x86::control::{cr4, dr6, efer};
+use x86::cpuid::Vendor;
 use x86::regs::gpr;
 use x86::{Fault, Mode, SegReg, Vector, flags};
 
@@ -54,34 +55,69 @@ fn sysret_to_64_and_32_bits() {
 fn sysret_faults() {
     let mut f = fixture(3);
     f.faults(SYSRETQ, Fault::GP0);
-    let mut f = fixture(0);
+    let mut f = fixture(0).vendor(Vendor::Intel);
     f.cpu.gpr[gpr::RCX] = 0x8000_0000_0000;
     f.faults(SYSRETQ, Fault::GP0);
     f.cpu.efer &= !efer::SCE;
     f.faults(SYSRETQ, Fault::UD);
     f.faults(SYSCALL, Fault::UD);
-    let mut f = Fixture::protected(0);
-    f.faults(SYSCALL, Fault::UD);
-    f.faults(SYSRETD, Fault::UD);
+    let mut f = fixture(0).vendor(Vendor::Amd);
+    f.cpu.gpr[gpr::RCX] = 0x8000_0000_0000;
+    f.exec(SYSRETQ).unwrap();
+    assert_eq!((f.cpu.rip, f.cpu.cpl), (0x8000_0000_0000, 3), "the fetch faults");
 }
 
 #[test]
-fn syscall_from_compatibility_mode_depends_on_the_vendor() {
+fn syscall_outside_64_bit_mode_is_amds() {
+    for mut f in [fixture(3), Fixture::protected(3)] {
+        f.cpu.efer |= efer::SCE;
+        f.enter(CODE3, 3);
+        let mut f = f.vendor(Vendor::Intel);
+        f.faults(SYSCALL, Fault::UD);
+        f.faults(SYSRETD, Fault::UD);
+    }
     let mut f = fixture(3);
     f.enter(CODE3, 3);
-    if f.cpu.policy.is_amd() {
-        f.exec(SYSCALL).unwrap();
-        assert_eq!((f.cpu.rip, f.cpu.cpl), (0xFFFF_8000_0000_2000, 0));
-        assert!(f.cpu.is_long());
-    } else {
-        f.faults(SYSCALL, Fault::UD);
-    }
+    let mut f = f.vendor(Vendor::Amd);
+    f.exec(SYSCALL).unwrap();
+    assert_eq!((f.cpu.rip, f.cpu.cpl), (0xFFFF_8000_0000_2000, 0));
+    assert!(f.cpu.is_long());
+
+    let mut f = Fixture::protected(3).vendor(Vendor::Amd);
+    f.faults(SYSCALL, Fault::UD);
+    f.cpu.efer |= efer::SCE;
+    f.cpu.star = 0x0053_0060_0000_2000;
+    f.cpu.rflags |= flags::IF | flags::CF;
+    f.exec(SYSCALL).unwrap();
+    assert_eq!((f.cpu.rip, f.cpu.gpr[gpr::RCX], f.cpu.cpl), (0x2000, CODE + 2, 0));
+    assert_eq!((f.selector(SegReg::CS), f.selector(SegReg::SS)), (0x60, 0x68));
+    assert_eq!((f.cpu.rflags, f.cpu.key.bits()), (flags::FIXED_ONE | flags::CF, 32));
+    f.exec(SYSRETD).unwrap();
+    assert_eq!((f.cpu.rip, f.cpu.cpl), (CODE + 2, 3));
+    assert_eq!((f.selector(SegReg::CS), f.selector(SegReg::SS)), (0x53, 0x5B));
+    assert_eq!(f.cpu.rflags, flags::FIXED_ONE | flags::CF | flags::IF);
+    let mut f = Fixture::real().vendor(Vendor::Amd);
+    f.cpu.efer |= efer::SCE;
+    f.faults(SYSCALL, Fault::UD);
+}
+
+#[test]
+fn sysenter_in_long_mode_is_intels() {
+    let mut f = fixture(3).vendor(Vendor::Amd);
+    f.cpu.sysenter_cs = 0x60;
+    f.faults(SYSENTER, Fault::UD);
+    f.enter(CODE3, 3);
+    f.faults(SYSENTER, Fault::UD);
+    let mut f = fixture(0).vendor(Vendor::Amd);
+    f.cpu.sysenter_cs = 0x60;
+    f.faults(SYSEXIT, Fault::UD);
 }
 
 #[test]
 fn sysenter_and_sysexit() {
     for long in [false, true] {
-        let mut f = if long { fixture(3) } else { Fixture::protected(3) };
+        let f = if long { fixture(3) } else { Fixture::protected(3) };
+        let mut f = f.vendor(Vendor::Intel);
         f.faults(SYSENTER, Fault::GP0);
         f.cpu.sysenter_cs = 0x63;
         f.cpu.sysenter_eip = 0x1_0000_2000;
@@ -107,7 +143,7 @@ fn sysenter_and_sysexit() {
 
 #[test]
 fn sysexit_to_64_bits() {
-    let mut f = fixture(0);
+    let mut f = fixture(0).vendor(Vendor::Intel);
     f.cpu.sysenter_cs = 0x60;
     f.cpu.gpr[gpr::RCX] = 0x9000;
     f.cpu.gpr[gpr::RDX] = 0x8000_0000_0000;

@@ -1,6 +1,7 @@
 use crate::flow::Flow;
 use crate::segmentation::fixture::*;
 use x86::cpu::Shadow;
+use x86::cpuid::Vendor;
 use x86::regs::gpr;
 use x86::{Fault, SegReg, Segment, flags};
 
@@ -158,13 +159,15 @@ fn far_pointer_loads() {
     f.put::<u16>(0x6004, FREE);
     f.faults(&[0x0F, 0xB4, 0x03], Fault::gp(FREE)); // lfs eax, [ebx]
     // 64-bit offset, which AMD processors do not have.
-    let mut f = Fixture::long(0);
-    let amd = f.cpu.policy.is_amd();
-    f.cpu.gpr[gpr::RBX] = 0x6000;
-    f.put::<u64>(0x6000, 0x1234_5678_9ABC_DEF0);
-    f.put::<u16>(if amd { 0x6004 } else { 0x6008 }, DATA0);
-    f.exec(&[0x48, 0x0F, 0xB2, 0x03]).unwrap(); // lss rax, [rbx]
-    let offset = if amd { 0x9ABC_DEF0 } else { 0x1234_5678_9ABC_DEF0 };
-    assert_eq!(f.cpu.gpr[gpr::RAX], offset);
-    assert_eq!(f.cpu.rflags & flags::IF, 0);
+    for (vendor, selector, offset) in
+        [(Vendor::Intel, 0x6008, 0x1234_5678_9ABC_DEF0), (Vendor::Amd, 0x6004, 0x9ABC_DEF0)]
+    {
+        let mut f = Fixture::long(0).vendor(vendor);
+        f.cpu.gpr[gpr::RBX] = 0x6000;
+        f.put::<u64>(0x6000, 0x1234_5678_9ABC_DEF0);
+        f.put::<u16>(selector, DATA0);
+        f.exec(&[0x48, 0x0F, 0xB2, 0x03]).unwrap(); // lss rax, [rbx]
+        assert_eq!(f.cpu.gpr[gpr::RAX], offset, "{vendor:?}");
+        assert_eq!(f.cpu.rflags & flags::IF, 0);
+    }
 }
