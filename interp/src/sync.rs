@@ -55,6 +55,13 @@ pub fn try_paging(
 /// Sets the DR6 bits of data breakpoints that `size` bytes at `address` hit.
 #[cold]
 pub(crate) fn match_data_breakpoint(cpu: &mut Cpu, address: u64, size: u32, intent: Intent) {
+    cpu.pending_debug |= data_breakpoints(cpu, address, size, intent);
+}
+
+/// The DR6 bits of data breakpoints that `size` bytes at `address` hit.
+#[cold]
+pub(crate) fn data_breakpoints(cpu: &Cpu, address: u64, size: u32, intent: Intent) -> u64 {
+    let mut hits = 0;
     for n in 0..4 {
         // R/W field: 1 is write, 3 is read or write (0 is execution, 2 is I/O).
         let condition = cpu.dr7 >> (16 + 4 * n) & 3;
@@ -65,9 +72,10 @@ pub(crate) fn match_data_breakpoint(cpu: &mut Cpu, address: u64, size: u32, inte
         let length = breakpoint_length(cpu.dr7, n);
         let start = cpu.dr[n] & !(length - 1);
         if address < start.wrapping_add(length) && start < address.wrapping_add(u64::from(size)) {
-            cpu.pending_debug |= 1 << n;
+            hits |= 1 << n;
         }
     }
+    hits
 }
 
 /// Sets the DR6 bits of I/O breakpoints (R/W field 2, with CR4.DE) that an access of `size` bytes

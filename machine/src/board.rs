@@ -22,6 +22,8 @@ pub mod irq {
     pub const SCI: u8 = 9;
     /// PS/2 mouse.
     pub const MOUSE: u8 = 12;
+    /// Errors of the x87, where CR0.NE is clear.
+    pub const COPROCESSOR: u8 = 13;
     /// First IDE channel.
     pub const IDE_PRIMARY: u8 = 14;
     /// Second IDE channel.

@@ -18,6 +18,7 @@ use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, Vcpu, VcpuBus};
 use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT, FwCfg};
+use devices::legacy::coprocessor::CoprocessorError;
 use devices::legacy::i8042::I8042Device;
 use devices::legacy::rtc::MemorySizes;
 use devices::legacy::serial::Serial;
@@ -142,6 +143,9 @@ impl Machine {
             io: devices::Bus::new(),
             mmio: devices::Bus::new(),
             interrupts: interrupts.clone(),
+            coprocessor: Arc::new(Mutex::new(CoprocessorError::new(
+                interrupts.line(irq::COPROCESSOR),
+            ))),
         });
         let below_4g = config.memory.min(board::MMIO_START);
         let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };

@@ -41,6 +41,15 @@ pub trait PhysBus: Send + Sync {
         let _ = (number, arguments, long);
         None
     }
+    /// FERR#: an x87 error waits to be reported while CR0.NE is clear.
+    fn set_ferr(&self, asserted: bool) {
+        let _ = asserted;
+    }
+    /// IGNNE#: x87 instructions go on in spite of an error. A platform without the circuit ties it
+    /// up.
+    fn ignne(&self) -> bool {
+        true
+    }
     /// The guest executed PAUSE: it probably spins.
     fn pause(&self) {}
     /// The guest moved its time-stamp counter: it is now [`PhysBus::host_tsc`] plus `offset`.

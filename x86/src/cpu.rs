@@ -89,6 +89,10 @@ pub struct Cpu {
     pub dr7: u64,
     /// Debug conditions (DR6 bits) met by the current instruction, reported at its end.
     pub pending_debug: u64,
+    /// `rip` is at a repeated string instruction that has done some of its iterations.
+    pub repeating: bool,
+    /// FERR# is asserted: an x87 error waits to be reported while CR0.NE is clear.
+    pub ferr: bool,
     /// IA32_EFER.
     pub efer: u64,
     /// IA32_STAR.
@@ -203,6 +207,8 @@ impl Cpu {
             dr6: dr6::FIXED,
             dr7: dr7::FIXED,
             pending_debug: 0,
+            repeating: false,
+            ferr: false,
             efer: 0,
             star: 0,
             lstar: 0,

@@ -48,7 +48,7 @@ pub enum Vector {
 ///
 /// It is a packed word, so that `Result<u64, Fault>` travels in two registers: bits 0 to 7
 /// hold the vector, bit 8 says that an error code is pushed, bit 9 that RIP shall be left
-/// behind the instruction (a trap), bits 32 to 63 hold the error code. The address of a page
+/// behind the instruction (a trap), bit 10 that it is [`Fault::WAIT`], bits 32 to 63 hold the error code. The address of a page
 /// fault stays in the MMU (`Mmu::fault_address`) until delivery writes CR2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
@@ -56,6 +56,7 @@ pub struct Fault(u64);
 
 const HAS_ERROR: u64 = 1 << 8;
 const TRAP: u64 = 1 << 9;
+const WAITS: u64 = 1 << 10;
 
 /// Page-fault error code bits (SDM vol. 3A, figure 4-12).
 pub mod pf {
@@ -88,6 +89,10 @@ impl Fault {
     pub const fn trap(vector: Vector) -> Fault {
         Fault(vector as u64 | TRAP)
     }
+
+    /// Not an exception: the instruction does not begin yet, because it waits for an interrupt (an
+    /// x87 error that goes out by FERR#). The engine tries it again.
+    pub const WAIT: Fault = Fault(WAITS);
 
     /// #DE.
     pub const DE: Fault = Fault::new(Vector::DE);

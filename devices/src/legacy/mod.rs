@@ -4,6 +4,7 @@
 //! [`crate::Bus::insert_ports`] and the `PORTS` of its module.
 
 pub mod acpi_pm;
+pub mod coprocessor;
 pub mod debug;
 pub mod dma8237;
 pub mod floppy;

@@ -124,6 +124,10 @@ impl Engine {
         mmu: &mut Mmu,
         fault: Fault,
     ) -> Result<(), Box<TripleFault>> {
+        if fault == Fault::WAIT {
+            mmu.bus.pause();
+            return Ok(());
+        }
         self.stats.exceptions[usize::from(fault.vector()) & 31] += 1;
         cpu.shadow = Shadow::None;
         let result = events::raise(cpu, mmu, fault);
@@ -182,6 +186,10 @@ impl Engine {
     /// Executes one instruction with everything that blocks leave out: interrupt shadows, RF, TF,
     /// breakpoints, the CS limit of each instruction.
     fn single_step(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> End {
+        // Data breakpoints that the frame of an event hit, or bits that MOV SS has held back.
+        if cpu.pending_debug != 0 && cpu.shadow != Shadow::MovSs {
+            return End::Fault(Fault::trap(Vector::DB));
+        }
         self.stats.single_steps += 1;
         let linear = code_linear(cpu);
         let hit = sync::match_code_breakpoint(cpu, linear);

@@ -162,3 +162,76 @@ fn an_instruction_breakpoint_is_a_fault_without_rf() {
     assert_eq!(f.get::<u64>(RECORDS + 8 + 16) & flags::RF, 0);
     assert_eq!(f.cpu.rflags & flags::RF, 0);
 }
+
+/// A watchpoint for writes to the eight bytes at `address` as breakpoint 1.
+fn watching_writes(address: u64) -> Fixture {
+    let mut f = Fixture::long(0);
+    f.cpu.dr[1] = address;
+    f.cpu.dr7 = dr7::FIXED | 1 << 2 | 0b1001 << 20;
+    f.cpu.update_stepping();
+    f
+}
+
+#[test]
+fn a_watchpoint_sees_the_frames_of_events() {
+    // SS is pushed first.
+    let frame = (Fixture::long(0).cpu.gpr[gpr::RSP] & !0xF) - 8;
+    // int3; nop
+    let events = debug_events(&mut watching_writes(frame), &[0xCC, 0x90]);
+    assert_eq!(events, [(BREAKPOINT_HANDLER - CODE, 2)]);
+    // ud2; nop, with a handler that skips it: add qword [rsp], 2; iretq
+    const SKIP: u64 = 0xE000;
+    let mut f = watching_writes(frame);
+    f.idt_long(6, gate(LONG0, SKIP, kind::INTERRUPT, 0), 0);
+    f.mmu.ram.write(SKIP, &[0x48, 0x83, 0x04, 0x24, 2, 0x48, 0xCF]).expect("inside RAM");
+    let events = debug_events(&mut f, &[0x0F, 0x0B, 0x90]);
+    assert_eq!(events, [(SKIP - CODE, 2)]);
+}
+
+#[test]
+fn a_breakpoint_on_the_frame_of_db_does_not_hang_the_host() {
+    // int1 for ever: the handler of each #DB begins with the next one.
+    let mut f = Fixture::long(0);
+    let frame = (f.cpu.gpr[gpr::RSP] & !0xF) - 8;
+    f = watching_writes(frame);
+    f.idt_long(1, gate(LONG0, HANDLER, kind::INTERRUPT, 1), 0);
+    f.put::<u64>(TSS + 0x24, frame + 8);
+    f.mmu.ram.write(CODE, &[0xF1]).expect("inside RAM");
+    f.mmu.ram.write(HANDLER, &[0x90]).expect("inside RAM");
+    let exit = Engine::new().run(&mut f.cpu, &mut f.mmu, 100);
+    assert!(matches!(exit, crate::Exit::Limit), "{exit:?}");
+    assert_eq!((f.cpu.rip, f.get::<u64>(frame - 32)), (HANDLER, HANDLER));
+}
+
+#[test]
+fn a_trap_between_iterations_has_rf_in_its_frame() {
+    let mut f = watching_writes(DATA);
+    (f.cpu.gpr[gpr::RDI], f.cpu.gpr[gpr::RCX]) = (DATA, 2);
+    // rep stosb; nop
+    let events = debug_events(&mut f, &[0xF3, 0xAA, 0x90]);
+    assert_eq!(events, [(0, 2), (2, 2)]);
+    let rf = |f: &mut Fixture, n: u64| f.get::<u64>(RECORDS + 8 + 24 * n + 16) & flags::RF != 0;
+    assert!(rf(&mut f, 0), "one iteration is left");
+    assert!(!rf(&mut f, 1), "behind the last one");
+}
+
+#[test]
+fn an_interrupt_between_iterations_has_rf_in_its_frame() {
+    // With a breakpoint elsewhere, iterations are done one by one.
+    for (count, rf) in [(3, true), (1, false)] {
+        let mut f = watching_writes(DATA);
+        f.idt_long(0x40, gate(LONG0, HANDLER, kind::INTERRUPT, 0), 0);
+        (f.cpu.gpr[gpr::RDI], f.cpu.gpr[gpr::RCX]) = (DATA + 8, count);
+        f.mmu.ram.write(CODE, &[0xF3, 0xAA, 0x90]).expect("inside RAM");
+        let mut engine = Engine::new();
+        engine.step(&mut f.cpu, &mut f.mmu, 1);
+        assert_eq!(f.cpu.gpr[gpr::RCX], count - 1);
+        crate::events::external(&mut f.cpu, &mut f.mmu, 0x40).expect("delivered");
+        let saved: u64 = f.get(f.cpu.gpr[gpr::RSP] + 16);
+        assert_eq!(saved & flags::RF != 0, rf, "{count} iterations");
+        // The handler's own events have nothing to do with it.
+        crate::events::external(&mut f.cpu, &mut f.mmu, 0x40).expect("delivered");
+        let saved: u64 = f.get(f.cpu.gpr[gpr::RSP] + 16);
+        assert_eq!(saved & flags::RF, 0);
+    }
+}

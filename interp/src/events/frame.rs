@@ -49,9 +49,11 @@ impl Event {
         self.source != Source::Software
     }
 
-    /// RFLAGS as the frame holds them.
+    /// RFLAGS as the frame holds them. RF is set too where a repeated string instruction is
+    /// interrupted before its last iteration (SDM vol. 3B, section 18.3.1.1), so that it does not
+    /// hit its breakpoint again.
     pub(crate) fn saved_flags(self, cpu: &Cpu) -> u64 {
-        if self.resume { cpu.rflags | flags::RF } else { cpu.rflags }
+        if self.resume || cpu.repeating { cpu.rflags | flags::RF } else { cpu.rflags }
     }
 }
 

@@ -177,13 +177,17 @@ fn report_debug(cpu: &mut Cpu) {
 /// # Errors
 /// The fault of the delivery, with no CPU state changed; the handler returns it.
 pub fn interrupt(cpu: &mut Cpu, mmu: &mut Mmu, vector: u8, source: Source) -> Result<(), Fault> {
+    let before = cpu.pending_debug;
     deliver(cpu, mmu, Event::interrupt(vector, source))?;
     if source == Source::Icebp {
         // DR6 stays, unless a breakpoint of the MOV SS before waits to be reported: one #DB is
-        // for both.
+        // for both. What the frame's pushes hit comes behind.
+        let pushes = cpu.pending_debug & !before;
         cpu.dr7 &= !dr7::GD;
-        if cpu.pending_debug != 0 {
+        if before != 0 {
+            cpu.pending_debug = before;
             report_debug(cpu);
+            cpu.pending_debug = pushes;
         }
     }
     Ok(())
@@ -230,6 +234,7 @@ fn deliver(cpu: &mut Cpu, mmu: &mut Mmu, event: Event) -> Result<(), Fault> {
     match result {
         Ok(()) => {
             cpu.shadow = Shadow::None;
+            cpu.repeating = false;
             // A single-step trap of HLT wakes the CPU.
             cpu.activity = Activity::Running;
             sync::mode_changed(cpu, mmu);

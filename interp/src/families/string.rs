@@ -258,6 +258,7 @@ fn repeat<O: StringOp, T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> A
     if O::PORT {
         port::<T>(cpu, mmu)?;
     }
+    cpu.repeating = false;
     loop {
         let count = access::truncate(cpu.gpr[gpr::RCX], size);
         if count == 0 {
@@ -276,6 +277,7 @@ fn repeat<O: StringOp, T: Width>(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> A
         // A breakpoint or trap is reported behind its iteration, and an iteration may have
         // written instructions.
         if budget == 0 || cpu.stepping || mmu.code_dirty {
+            cpu.repeating = true;
             return Ok(Flow::Again);
         }
     }

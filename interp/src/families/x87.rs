@@ -122,11 +122,28 @@ pub(crate) fn run_thunk(cpu: &mut Cpu, thunk: &Thunk, scratch: &mut Scratch) -> 
 /// Reports a pending unmasked error, as waiting x87 instructions and MMX instructions do.
 ///
 /// # Errors
-/// #MF. With CR0.NE clear the error goes out by FERR# to IRQ 13 instead, and the CPU goes on as if
-/// IGNNE# were asserted, which is what the PC's circuit does once the handler has written port
-/// 0xF0.
-pub(crate) fn check_pending(cpu: &mut Cpu, _mmu: &mut Mmu) -> Result<(), Fault> {
-    if cpu.x87.error_pending() && cpu.cr0 & cr0::NE != 0 { Err(Fault::MF) } else { Ok(()) }
+/// #MF. With CR0.NE clear the error goes out by FERR# instead, and the CPU waits for an interrupt
+/// ([`Fault::WAIT`]) unless IGNNE# is asserted (SDM vol. 1, section 8.7.2 and appendix D).
+#[inline]
+pub(crate) fn check_pending(cpu: &mut Cpu, mmu: &mut Mmu) -> Result<(), Fault> {
+    if !cpu.x87.error_pending() && !cpu.ferr {
+        return Ok(());
+    }
+    report(cpu, mmu)
+}
+
+#[cold]
+fn report(cpu: &mut Cpu, mmu: &mut Mmu) -> Result<(), Fault> {
+    let pending = cpu.x87.error_pending();
+    if pending && cpu.cr0 & cr0::NE != 0 {
+        return Err(Fault::MF);
+    }
+    // What clears an error does not look here: FERR# falls at the next waiting instruction.
+    if cpu.ferr != pending {
+        cpu.ferr = pending;
+        mmu.bus.set_ferr(pending);
+    }
+    if pending && !mmu.bus.ignne() { Err(Fault::WAIT) } else { Ok(()) }
 }
 
 /// Makes ES and B agree with flags and masks, after either was loaded.

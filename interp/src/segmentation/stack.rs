@@ -1,7 +1,8 @@
 //! A stack that is written to before the CPU switches to it.
 
 use super::error_code;
-use crate::access::{self, is_canonical};
+use crate::access::{self, Intent, is_canonical};
+use crate::sync::data_breakpoints;
 use softmmu::{Mmu, Width};
 use x86::regs::gpr;
 use x86::{Cpu, Fault, Segment};
@@ -22,6 +23,8 @@ pub(crate) struct NewStack {
     typed: bool,
     /// Error code of the #SS that a push raises.
     code: u16,
+    /// Data breakpoints that the pushes have hit (DR6 bits).
+    hits: u64,
 }
 
 impl NewStack {
@@ -34,6 +37,7 @@ impl NewStack {
             cpl: cpu.cpl,
             typed: cpu.is_protected(),
             code: 0,
+            hits: 0,
         }
     }
 
@@ -41,12 +45,20 @@ impl NewStack {
     /// #SS(selector).
     pub(crate) fn legacy(segment: Segment, pointer: u64, cpl: u8) -> NewStack {
         let bits = if segment.is_32bit() { 32 } else { 16 };
-        NewStack { segment, pointer, bits, cpl, typed: true, code: error_code(segment.selector) }
+        NewStack {
+            segment,
+            pointer,
+            bits,
+            cpl,
+            typed: true,
+            code: error_code(segment.selector),
+            hits: 0,
+        }
     }
 
     /// A 64-bit stack for privilege level `cpl`: a push to a non-canonical address takes #SS(0).
     pub(crate) fn long(segment: Segment, pointer: u64, cpl: u8) -> NewStack {
-        NewStack { segment, pointer, bits: 64, cpl, typed: false, code: 0 }
+        NewStack { segment, pointer, bits: 64, cpl, typed: false, code: 0, hits: 0 }
     }
 
     /// Pushes a value.
@@ -82,6 +94,9 @@ impl NewStack {
             access::check_alignment(cpu, address, size)?;
         }
         mmu.store_as(self.cpl, address, value)?;
+        if cpu.stepping {
+            self.hits |= data_breakpoints(cpu, address, size, Intent::Write);
+        }
         self.pointer = pointer;
         Ok(())
     }
@@ -101,8 +116,12 @@ impl NewStack {
         }
     }
 
-    /// Loads SS and RSP. The caller calls `sync::mode_changed` afterwards.
+    /// Loads SS and RSP. The caller calls `sync::mode_changed` afterwards. Data breakpoints that
+    /// the pushes hit are due before the next instruction: the #DB is delivered behind the event
+    /// whose frame hit them (Xen's advisory XSA-156 describes the endless loop that a breakpoint
+    /// on the stack of #DB makes of it).
     pub(crate) fn commit(self, cpu: &mut Cpu) {
+        cpu.pending_debug |= self.hits;
         cpu.seg[x86::SegReg::SS as usize] = self.segment;
         cpu.gpr[gpr::RSP] = self.pointer;
     }

@@ -7,6 +7,7 @@ use crate::timers::{TimerHandle, Timers};
 use crate::vcpu::{ApicTimer, Fabric, VcpuShared};
 use devices::apic::{IO_APIC_BASE, LocalApic, LocalApicConfig, Reception};
 use devices::legacy::acpi_pm::{self, AcpiPmDevice};
+use devices::legacy::coprocessor;
 use devices::legacy::debug::{self, DebugExit, PostCode};
 use devices::legacy::i8042::{self, I8042Device};
 use devices::legacy::pic8259;
@@ -76,6 +77,7 @@ impl Builder {
     ) -> Result<Legacy, BusError> {
         let (io, interrupts) = (&fabric.io, &fabric.interrupts);
         io.insert_ports(pic8259::PORTS, interrupts.pic.clone())?;
+        io.insert_ports(coprocessor::PORTS, fabric.coprocessor.clone())?;
         fabric.mmio.insert(
             IO_APIC_BASE,
             0x1000,

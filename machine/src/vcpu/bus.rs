@@ -5,6 +5,7 @@ use super::shared::VcpuShared;
 use super::spin::SpinHint;
 use crate::interrupts::Interrupts;
 use devices::apic::{Effect, LOCAL_APIC_SIZE};
+use devices::legacy::coprocessor::CoprocessorError;
 use devices::{Bus, lock};
 use softmmu::{GuestRam, MsrResult, PhysBus};
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,8 @@ pub struct Fabric {
     pub mmio: Bus,
     /// Interrupt controllers.
     pub interrupts: Arc<Interrupts>,
+    /// Reports x87 errors of the bootstrap processor.
+    pub coprocessor: Arc<Mutex<CoprocessorError>>,
 }
 
 /// The [`PhysBus`] of one vCPU.
@@ -146,6 +149,17 @@ impl PhysBus for VcpuBus {
     fn hypercall(&self, number: u64, arguments: [u64; 4], long: bool) -> Option<i64> {
         let interrupts = &self.fabric.interrupts;
         super::hypercall::call(interrupts, self.vcpu.index, number, arguments, long)
+    }
+
+    fn set_ferr(&self, asserted: bool) {
+        if self.vcpu.index == 0 {
+            lock(&self.fabric.coprocessor).set_ferr(asserted);
+        }
+    }
+
+    fn ignne(&self) -> bool {
+        // The circuit has one processor's wires.
+        self.vcpu.index != 0 || lock(&self.fabric.coprocessor).ignne()
     }
 
     fn pause(&self) {

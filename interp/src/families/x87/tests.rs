@@ -1,6 +1,10 @@
 use super::*;
+use crate::Exit;
 use crate::testkit::{CODE, DATA, Kit, Start};
 use iced_x86::code_asm::{ax, dword_ptr, ptr, qword_ptr, st1, word_ptr};
+use softmmu::{MsrResult, PhysBus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use x86::regs::gpr;
 
 /// A kit after FNINIT.
@@ -83,6 +87,70 @@ fn without_ne_execution_goes_on() {
     assert!(kit.cpu.x87.error_pending());
     assert_eq!(kit.cpu.x87.fcw, 0x37B);
     assert_eq!(kit.cpu.x87.ftw.count_ones(), 3);
+}
+
+/// The PC's circuit: what it was told and what it answers.
+#[derive(Default)]
+struct Circuit {
+    ferr: AtomicBool,
+    ignne: AtomicBool,
+}
+
+impl PhysBus for Circuit {
+    fn mmio_read(&self, _: u64, _: &mut [u8]) {}
+    fn mmio_write(&self, _: u64, _: &[u8]) {}
+    fn port_read(&self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn port_write(&self, _: u16, _: u8, _: u32) {}
+    fn read_msr(&self, _: u32) -> MsrResult<u64> {
+        MsrResult::Unknown
+    }
+    fn write_msr(&self, _: u32, _: u64) -> MsrResult<()> {
+        MsrResult::Unknown
+    }
+    fn task_priority(&self) -> u8 {
+        0
+    }
+    fn set_task_priority(&self, _: u8) {}
+    fn host_tsc(&self) -> u64 {
+        0
+    }
+    fn set_ferr(&self, asserted: bool) {
+        self.ferr.store(asserted, SeqCst);
+    }
+    fn ignne(&self) -> bool {
+        self.ignne.load(SeqCst)
+    }
+}
+
+#[test]
+fn without_ne_the_next_waiting_instruction_waits_for_an_interrupt() {
+    let mut kit = kit(Start::Protected32);
+    let circuit = Arc::new(Circuit::default());
+    kit.mmu.bus = circuit.clone();
+    kit.cpu.cr0 &= !cr0::NE;
+    kit.cpu.x87.fcw = 0x37B;
+    for bytes in [[0xD9, 0xE8], [0xD9, 0xEE], [0xDE, 0xF9]] {
+        kit.step(&bytes).expect("x87 instruction");
+    }
+    assert!(!circuit.ferr.load(SeqCst), "deferred");
+    kit.step(&[0xDF, 0xE0]).expect("FNSTSW does not wait");
+    // fld1, which stays where it is however long the engine tries.
+    kit.mmu.phys_write(CODE, &[0xD9, 0xE8, 0xF4]);
+    kit.engine.flush();
+    kit.cpu.rip = CODE;
+    let Exit::Limit = kit.engine.run(&mut kit.cpu, &mut kit.mmu, 50) else { panic!("no limit") };
+    assert_eq!((kit.cpu.rip, kit.cpu.x87.ftw.count_ones()), (CODE, 2));
+    assert!(circuit.ferr.load(SeqCst));
+    // The handler has written port 0xF0.
+    circuit.ignne.store(true, SeqCst);
+    let Exit::Stopped = kit.engine.run(&mut kit.cpu, &mut kit.mmu, 50) else { panic!("no HLT") };
+    assert_eq!(kit.cpu.x87.ftw.count_ones(), 3);
+    assert!(circuit.ferr.load(SeqCst));
+    kit.step(&[0xDB, 0xE2]).expect("FNCLEX");
+    kit.step(&[0xD9, 0xE8]).expect("FLD1");
+    assert!(!circuit.ferr.load(SeqCst));
 }
 
 #[test]
