@@ -62,21 +62,21 @@ pub(crate) struct RunArgs {
     pub(crate) machine: MachineArgs,
 }
 
-/// What is booted through firmware, as on a bare PC.
+/// What is in the drives, how firmware boots from them, and what the screen shows.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Drives, to boot through the BIOS")]
+#[command(next_help_heading = "Drives; without a kernel, the BIOS boots from them")]
 pub(crate) struct MediaArgs {
     /// Hard disk: a raw image, or a block device
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) disk: Vec<PathBuf>,
     /// CD-ROM: an ISO image
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) cdrom: Vec<PathBuf>,
     /// Floppy: a raw image
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) floppy: Vec<PathBuf>,
     /// Which drive is tried first (default: a CD-ROM, else a disk, else a floppy)
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "kernel")]
     pub(crate) boot: Option<BootFrom>,
     /// BIOS image (default: SeaBIOS from the package seabios)
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]

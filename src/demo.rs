@@ -1,6 +1,6 @@
 //! `ringshift demo`: a guest at work, without anything to prepare.
 
-use crate::cli::{DemoArgs, DemoGuest, MachineArgs, Serial};
+use crate::cli::{DemoArgs, DemoGuest, MachineArgs, MediaArgs, Serial};
 use crate::console::Copy;
 use crate::lockstep;
 use crate::session::{self, Session};
@@ -43,8 +43,8 @@ fn embedded(machine: &MachineArgs) -> Result<ExitCode> {
     }
     let copy = Copy::default();
     let end = Session {
-        kernel,
-        media: None,
+        kernel: Some(kernel),
+        media: &MediaArgs::default(),
         machine,
         serial: Serial::Stdio,
         no_reboot: true,
@@ -102,8 +102,8 @@ fn linux(machine: &MachineArgs) -> Result<ExitCode> {
         "Booting Debian's own kernel to a shell. Leave with Ctrl-A X; `poweroff -f` works too."
     );
     let end = Session {
-        kernel,
-        media: None,
+        kernel: Some(kernel),
+        media: &MediaArgs::default(),
         machine,
         serial: Serial::Stdio,
         no_reboot: false,

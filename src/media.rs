@@ -1,10 +1,10 @@
-//! What `ringshift run` boots through firmware: disks, CD-ROMs, floppies.
+//! The drives and the screen of `ringshift run`, and the firmware that boots from them.
 
 use crate::cli::{BootFrom, MediaArgs};
 use anyhow::{Context, Result};
 use machine::block::{BlockDevice, Overlay, RawFile};
 use machine::firmware;
-use machine::{BootOrder, Drives, Firmware};
+use machine::{BootOrder, Drives, Firmware, Peripherals};
 use std::path::Path;
 
 impl MediaArgs {
@@ -14,20 +14,34 @@ impl MediaArgs {
             || self.bios.is_some()
     }
 
-    /// Opens everything, for one run of the machine.
-    pub(crate) fn firmware(&self) -> Result<Firmware> {
+    /// Opens the drives, for one run of the machine.
+    fn drives(&self) -> Result<Drives> {
         let open = |paths: &[std::path::PathBuf], read_only: bool| {
             paths.iter().map(|path| self.open(path, read_only)).collect::<Result<Vec<_>>>()
         };
+        Ok(Drives {
+            disks: open(&self.disk, false)?,
+            cdroms: open(&self.cdrom, true)?,
+            floppies: open(&self.floppy, false)?,
+        })
+    }
+
+    /// What goes beside a kernel, for one run of the machine. There is a screen where somebody
+    /// looks at it.
+    pub(crate) fn peripherals(&self) -> Result<Peripherals> {
+        // Without the ROM there is no font, which the text display does without.
+        let screen = self.screenshot.is_some();
+        let vga_bios = screen.then(|| firmware::vga_bios().unwrap_or_default());
+        Ok(Peripherals { drives: self.drives()?, vga_bios })
+    }
+
+    /// Opens everything, for one run of the machine.
+    pub(crate) fn firmware(&self) -> Result<Firmware> {
         Ok(Firmware {
             bios: firmware::bios(self.bios.as_deref())?,
             vga_bios: Some(firmware::vga_bios()?),
             serial_console: true,
-            drives: Drives {
-                disks: open(&self.disk, false)?,
-                cdroms: open(&self.cdrom, true)?,
-                floppies: open(&self.floppy, false)?,
-            },
+            drives: self.drives()?,
             boot: self.order(),
         })
     }

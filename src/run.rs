@@ -36,8 +36,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         return lockstep::run(kernel, &args.machine);
     }
     let end = Session {
-        kernel,
-        media: None,
+        kernel: Some(kernel),
+        media: &args.media,
         machine: &args.machine,
         serial: args.serial.clone(),
         no_reboot: args.no_reboot,
@@ -54,8 +54,8 @@ fn run_drives(args: &RunArgs) -> Result<ExitCode> {
         bail!("--lockstep runs kernels only: give --kernel FILE");
     }
     let end = Session {
-        kernel: Kernel::default(),
-        media: Some(&args.media),
+        kernel: None,
+        media: &args.media,
         machine: &args.machine,
         serial: args.serial.clone(),
         no_reboot: args.no_reboot,

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 /// What to run, and how.
 pub(crate) struct Session<'a> {
-    pub(crate) kernel: Kernel,
-    /// Drives to boot through firmware, instead of the kernel.
-    pub(crate) media: Option<&'a MediaArgs>,
+    /// Without one, firmware boots from the drives.
+    pub(crate) kernel: Option<Kernel>,
+    pub(crate) media: &'a MediaArgs,
     pub(crate) machine: &'a MachineArgs,
     pub(crate) serial: Serial,
     pub(crate) no_reboot: bool,
@@ -34,15 +34,16 @@ impl Session<'_> {
                 cpus: self.machine.cpus,
                 cpu: self.machine.cpu.clone(),
                 engine,
-                kernel: self.kernel.clone(),
+                kernel: self.kernel.clone().unwrap_or_default(),
                 serial_output: console.line(),
                 // An expired deadline stops the next machine at once.
                 timeout: deadline
                     .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
             };
-            let mut machine = match self.media {
-                Some(media) => Machine::with_firmware(config, media.firmware()?)?,
-                None => Machine::new(config)?,
+            let mut machine = if self.kernel.is_some() {
+                Machine::with_peripherals(config, self.media.peripherals()?)?
+            } else {
+                Machine::with_firmware(config, self.media.firmware()?)?
             };
             if let Some(refusal) = machine.refusal() {
                 eprintln!(
@@ -59,9 +60,7 @@ impl Session<'_> {
             if self.machine.stats {
                 eprint!("{}", outcome.stats);
             }
-            if let (Some(path), Some(display)) =
-                (self.media.and_then(|media| media.screenshot.as_ref()), display)
-            {
+            if let (Some(path), Some(display)) = (&self.media.screenshot, display) {
                 screenshot(path, &display)?;
             }
             match outcome.reason {

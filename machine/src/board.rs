@@ -6,6 +6,9 @@
 /// 4 GiB.
 pub const MMIO_START: u64 = 0xC000_0000;
 
+/// Where the window of PCI's base address registers ends: its last byte.
+pub const PCI_WINDOW_LAST: u32 = 0xFEBF_FFFF;
+
 /// ISA interrupt lines.
 pub mod irq {
     /// 8254 channel 0. Wired to pin 2 of the I/O APIC.
@@ -30,6 +33,8 @@ pub mod irq {
     pub const IDE_SECONDARY: u8 = 15;
     /// Where PIRQA# to PIRQD# go, as SeaBIOS sets the ISA bridge's registers.
     pub const PIRQ: [u8; 4] = [10, 10, 11, 11];
+    /// The level-triggered ones.
+    pub const LEVEL: [u8; 3] = [SCI, 10, 11];
 }
 
 /// I/O ports that are not fixed by their device's datasheet.
@@ -42,6 +47,8 @@ pub mod port {
     pub const DEBUG_EXIT: u16 = 0xF4;
     /// Base of the power-management block: PM1a event registers.
     pub const PM_BASE: u16 = 0x600;
+    /// First port of PCI's base address registers.
+    pub const PCI_WINDOW: u16 = 0xC000;
     /// Command block of the first IDE channel.
     pub const IDE_PRIMARY: u16 = 0x1F0;
     /// Command block of the second IDE channel.

@@ -4,6 +4,7 @@
 pub mod board;
 pub mod boot;
 pub mod check;
+mod chipset;
 pub mod config;
 pub mod control;
 pub mod firmware;
@@ -15,6 +16,7 @@ pub mod stats;
 mod timers;
 pub mod vcpu;
 
+pub use chipset::Peripherals;
 pub use config::{Config, EngineKind, Kernel, MAX_CPUS};
 pub use control::{Control, StopReason};
 pub use devices::block;

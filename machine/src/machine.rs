@@ -12,12 +12,12 @@ use crate::board::{self, irq, port};
 use crate::boot::{self, Entry, Real16};
 use crate::config::{Config, MAX_CPUS};
 use crate::control::{A20Gate, Control, StopReason};
-use crate::firmware::{self, Chipset, Firmware, rom_range};
+use crate::chipset::{Chipset, Parts, Peripherals};
+use crate::firmware::{Firmware, Rom, rom_range};
 use crate::interrupts::Interrupts;
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, Vcpu, VcpuBus};
-use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT, FwCfg};
 use devices::legacy::coprocessor::CoprocessorError;
 use devices::legacy::i8042::I8042Device;
 use devices::legacy::rtc::MemorySizes;
@@ -47,7 +47,7 @@ pub struct Machine {
     timers: Arc<Timers>,
     serial: Arc<Mutex<Serial>>,
     timeout: Option<std::time::Duration>,
-    chipset: Option<Chipset>,
+    chipset: Chipset,
     /// Why a vCPU has no translator that should have one.
     refusal: Option<jit::EngineError>,
     keyboard: Arc<Mutex<I8042Device>>,
@@ -71,7 +71,19 @@ impl Machine {
     /// [`MachineError`]: what could not be had, or what is wrong with the kernel.
     pub fn new(config: Config) -> Result<Machine, MachineError> {
         let policy = config.cpu.policy(config.cpus)?;
-        Machine::build(config, policy, Arc::new(HostClock::new()), None)
+        Machine::build(config, policy, Arc::new(HostClock::new()), Peripherals::default(), None)
+    }
+
+    /// As [`Machine::new`], with drives and a VGA adapter.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn with_peripherals(
+        config: Config,
+        peripherals: Peripherals,
+    ) -> Result<Machine, MachineError> {
+        let policy = config.cpu.policy(config.cpus)?;
+        Machine::build(config, policy, Arc::new(HostClock::new()), peripherals, None)
     }
 
     /// Builds a machine that boots from its firmware; the kernel of `config` is not used.
@@ -80,7 +92,8 @@ impl Machine {
     /// [`MachineError`]: what could not be had.
     pub fn with_firmware(config: Config, firmware: Firmware) -> Result<Machine, MachineError> {
         let policy = config.cpu.policy(config.cpus)?;
-        Machine::build(config, policy, Arc::new(HostClock::new()), Some(firmware))
+        let (rom, peripherals) = firmware.split();
+        Machine::build(config, policy, Arc::new(HostClock::new()), peripherals, Some(rom))
     }
 
     /// Builds a machine in which nothing depends on the host: time is `clock`'s, and there is no
@@ -96,7 +109,7 @@ impl Machine {
         policy.remove(Feature::Rdrand);
         policy.remove(Feature::Rdseed);
         let engine = config.engine;
-        let mut machine = Machine::build(config, policy, clock, None)?;
+        let mut machine = Machine::build(config, policy, clock, Peripherals::default(), None)?;
         for vcpu in &mut machine.vcpus {
             vcpu.ignore_requests();
             // Flags that only an exception frame could show are compared too.
@@ -110,7 +123,8 @@ impl Machine {
         config: Config,
         policy: Policy,
         clock: Arc<dyn Clock>,
-        firmware: Option<Firmware>,
+        peripherals: Peripherals,
+        rom: Option<Rom>,
     ) -> Result<Machine, MachineError> {
         if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory)
             || !config.memory.is_multiple_of(4096)
@@ -122,11 +136,11 @@ impl Machine {
         }
         let policy = Arc::new(policy);
         let mut ranges = RamRange::pc(config.memory, board::MMIO_START);
-        ranges.extend(firmware.as_ref().map(|firmware| rom_range(firmware.bios.len() as u64)));
+        ranges.extend(rom.as_ref().map(|rom| rom_range(rom.bios.len() as u64)));
         let ram = Arc::new(GuestRam::new(&ranges)?);
         let control = Control::new();
         let mut builder = Builder {
-            firmware: firmware.is_some(),
+            firmware: rom.is_some(),
             timers: Timers::new(clock.clone()),
             clock: clock.clone(),
             control: control.clone(),
@@ -150,15 +164,7 @@ impl Machine {
         let below_4g = config.memory.min(board::MMIO_START);
         let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };
         let legacy = builder.devices(&fabric, sizes)?;
-        if firmware.is_none() {
-            let fw_cfg = FwCfg::new(config.memory, config.cpus as u16);
-            fabric.io.insert(
-                u64::from(FW_CFG_PORT),
-                u64::from(FW_CFG_PORT_COUNT),
-                Arc::new(Mutex::new(fw_cfg)),
-            )?;
-        }
-        if firmware.is_none()
+        if rom.is_none()
             && matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot))
         {
             builder.test_device(&fabric)?;
@@ -204,6 +210,18 @@ impl Machine {
             ));
         }
 
+        let parts = Parts {
+            fabric,
+            ram: ram.clone(),
+            vcpus: shared,
+            clock,
+            reset_control: legacy.reset,
+            power: legacy.power,
+            rtc: legacy.rtc,
+            memory: config.memory,
+            board: board_info(&policy, &vcpus[0].cpu),
+        };
+        let chipset = Chipset::new(parts, peripherals, rom.as_ref())?;
         let mut machine = Machine {
             vcpus,
             ram,
@@ -211,29 +229,14 @@ impl Machine {
             timers: builder.timers,
             serial,
             timeout: config.timeout,
-            chipset: None,
+            chipset,
             refusal,
             keyboard: legacy.keyboard,
             _timer_clients: builder.clients,
         };
-        match firmware {
-            Some(firmware) => {
-                let board = board_info(&policy, &machine.vcpus[0].cpu);
-                let parts = firmware::Parts {
-                    fabric,
-                    ram: machine.ram.clone(),
-                    vcpus: shared,
-                    clock,
-                    reset_control: legacy.reset,
-                    power: legacy.power,
-                    rtc: legacy.rtc,
-                    memory: config.memory,
-                    board,
-                };
-                machine.chipset = Some(Chipset::new(parts, firmware)?);
-                machine.vcpus[0].enter(&Entry::Real16(Real16::RESET));
-            }
-            None => machine.load(&config.kernel, config.memory, &policy)?,
+        match rom {
+            Some(_) => machine.vcpus[0].enter(&Entry::Real16(Real16::RESET)),
+            None => machine.load(&config.kernel, config.memory)?,
         }
         Ok(machine)
     }
@@ -254,7 +257,7 @@ impl Machine {
 
     /// The VGA adapter, if there is one: its screen.
     pub fn display(&self) -> Option<Arc<Mutex<VgaDevice>>> {
-        self.chipset.as_ref()?.vga.clone()
+        self.chipset.vga.clone()
     }
 
     /// COM1, for input.

@@ -58,6 +58,11 @@ impl PciRoot {
         self.functions.get(&address.devfn())
     }
 
+    /// Where functions are.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.functions.keys().map(|&devfn| Address::from_devfn(devfn)).collect()
+    }
+
     /// Reads configuration space as software does; where no function is, all-ones.
     pub fn read_config(&self, address: Address, offset: u8, data: &mut [u8]) {
         match self.functions.get(&address.devfn()) {

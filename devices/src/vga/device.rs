@@ -167,7 +167,7 @@ impl BusDevice for OptionRom {
     fn write(&mut self, _offset: u64, _data: &[u8]) {}
 }
 
-/// The adapter's PCI function, with its VGA BIOS.
+/// The adapter's PCI function, with its VGA BIOS, which may be empty.
 pub fn pci_function(device: &Arc<Mutex<VgaDevice>>, bios: Vec<u8>) -> Function {
     let config = ConfigSpace::new(Identity {
         vendor: 0x1234,
@@ -177,15 +177,17 @@ pub fn pci_function(device: &Arc<Mutex<VgaDevice>>, bios: Vec<u8>) -> Function {
         subsystem: (0x1af4, 0x1100),
         interrupt_pin: 0,
     });
-    let rom_size = u32::try_from(bios.len()).unwrap_or(u32::MAX).clamp(0x1_0000, 0x100_0000);
     let shared = |device: SharedDevice| device;
     let linear = shared(Arc::new(Mutex::new(LinearWindow(device.clone()))));
     let registers = shared(Arc::new(Mutex::new(MmioWindow(device.clone()))));
-    let rom = shared(Arc::new(Mutex::new(OptionRom::new(bios))));
-    let windows = vec![
+    let mut windows = vec![
         Window::new(Decode::Memory(register::BAR0), MEMORY_SIZE as u32, 0, linear),
         Window::new(Decode::Memory(register::BAR0 + 8), MMIO_SIZE, 0, registers),
-        Window::new(Decode::Rom, rom_size, 0, rom),
     ];
+    if !bios.is_empty() {
+        let rom_size = u32::try_from(bios.len()).unwrap_or(u32::MAX).clamp(0x1_0000, 0x100_0000);
+        let rom = shared(Arc::new(Mutex::new(OptionRom::new(bios))));
+        windows.push(Window::new(Decode::Rom, rom_size, 0, rom));
+    }
     Function::new(config, windows, Box::new(Plain))
 }

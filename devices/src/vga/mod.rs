@@ -15,6 +15,7 @@
 //! | `dispi.rs` | the VBE extension's registers |
 //! | `memory.rs` | planes behind the window: latches, write modes |
 //! | `screen.rs` | what a monitor would show: text lines, pixels |
+//! | `mode3.rs` | the text mode that a VGA BIOS leaves |
 //! | `device.rs` | the attachments |
 //!
 //! Video memory is one array. A planar byte `n` of plane `p` is at `4n + p`; chain-4, and the
@@ -27,6 +28,7 @@ mod cp437;
 mod device;
 mod dispi;
 mod memory;
+mod mode3;
 mod registers;
 mod screen;
 #[cfg(test)]

@@ -70,6 +70,14 @@ pub(super) fn write_zero_page<M: GuestMemory + ?Sized>(
         params.ext_ramdisk_size = (size >> 32) as u32;
     }
 
+    if request.text_screen {
+        // What the real-mode setup code would have found out: mode 3, an empty screen.
+        params.screen_info.orig_video_mode = 3;
+        params.screen_info.orig_video_cols = 80;
+        params.screen_info.orig_video_lines = 25;
+        params.screen_info.orig_video_isVGA = 1;
+        params.screen_info.orig_video_points = 16;
+    }
     params.acpi_rsdp_addr = request.rsdp.unwrap_or(0);
     params.alt_mem_k = u32::try_from(loader.map().ram_from(1 << 20) >> 10).unwrap_or(u32::MAX);
     let regions = loader.map().regions();

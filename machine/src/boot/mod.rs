@@ -78,6 +78,8 @@ pub struct Request<'a> {
     pub memory_map: &'a MemoryMap,
     /// Guest-physical address of the ACPI RSDP, for protocols that carry it.
     pub rsdp: Option<u64>,
+    /// Whether there is a VGA adapter, showing 80 columns and 25 lines of text.
+    pub text_screen: bool,
     /// The protocol, where there is a choice.
     pub protocol: Protocol,
 }

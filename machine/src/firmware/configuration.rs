@@ -1,30 +1,33 @@
 //! What firmware is told: fw_cfg's items and files, and bytes of CMOS.
 
-use super::BootOrder;
-use crate::board::port;
+use super::{BootOrder, Rom};
+use crate::board::{MMIO_START, port};
 use crate::boot::MemoryMap;
-use devices::acpi::loader::{self, LoaderFiles};
-use devices::fw_cfg::{FwCfg, FwCfgError, key};
+use crate::machine::MachineError;
+use devices::acpi::BoardInfo;
+use devices::acpi::loader;
+use devices::fw_cfg::{FwCfg, key};
 use devices::legacy::rtc::RtcDevice;
 
 /// SeaBIOS: not zero if the PIT is on pin 2 of the I/O APIC (key `FW_CFG_IRQ0_OVERRIDE`).
 const IRQ0_OVERRIDE: u16 = 0x8002;
 
-/// The fw_cfg device. Firmware takes the memory map from `ram_size` and `mmio_start`, and places
-/// `tables` itself.
-pub(crate) fn device(
+/// The fw_cfg device of a machine with `ram_size` bytes of RAM. Firmware places the tables for
+/// `board` itself.
+pub(crate) fn configuration(
     ram_size: u64,
-    mmio_start: u64,
     cpus: u16,
-    tables: LoaderFiles,
-    serial_console: bool,
-) -> Result<FwCfg, FwCfgError> {
+    board: &BoardInfo,
+    rom: &Rom,
+) -> Result<FwCfg, MachineError> {
+    let tables = loader::loader_files(board)?;
+    let serial_console = rom.serial_console;
     let mut device = FwCfg::new(ram_size, cpus);
     device.set(IRQ0_OVERRIDE, [1u8]);
     // "No graphics" makes SeaBIOS turn to the serial port, whatever the files say.
     device.set(key::NO_GRAPHICS, u16::from(serial_console).to_le_bytes());
     let mut map = Vec::new();
-    for (start, size) in MemoryMap::ram_ranges(ram_size, mmio_start) {
+    for (start, size) in MemoryMap::ram_ranges(ram_size, MMIO_START) {
         map.extend(start.to_le_bytes());
         map.extend(size.to_le_bytes());
         map.extend(1u32.to_le_bytes());

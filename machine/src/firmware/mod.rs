@@ -6,18 +6,18 @@
 //! | `shadow.rs` | the ROM, and RAM in its place below 1 MiB |
 //! | `configuration.rs` | what firmware is told through fw_cfg and CMOS |
 //! | `log.rs` | firmware's debug port |
-//! | `chipset.rs` | the PCI board around the legacy devices |
 
-mod chipset;
 mod configuration;
 mod locate;
 mod log;
 mod shadow;
 
-pub(crate) use chipset::{Chipset, Parts};
+pub(crate) use configuration::{configuration, configure_cmos};
+pub(crate) use log::LogLines;
 pub use locate::{FirmwareError, bios, vga_bios};
 pub(crate) use shadow::{ShadowRam, rom_range};
 
+use crate::chipset::Peripherals;
 use devices::block::BlockDevice;
 
 /// Which kind of drive is tried first.
@@ -57,10 +57,22 @@ pub struct Firmware {
     pub boot: BootOrder,
 }
 
+/// The firmware itself, apart from the board's devices.
+pub(crate) struct Rom {
+    pub(crate) bios: Vec<u8>,
+    pub(crate) serial_console: bool,
+    pub(crate) boot: BootOrder,
+}
+
 /// Sizes of BIOS images that can be.
 pub(crate) const BIOS_SIZES: std::ops::RangeInclusive<u64> = 0x1_0000..=0x100_0000;
 
 impl Firmware {
+    pub(crate) fn split(self) -> (Rom, Peripherals) {
+        let Firmware { bios, vga_bios, serial_console, drives, boot } = self;
+        (Rom { bios, serial_console, boot }, Peripherals { drives, vga_bios })
+    }
+
     /// SeaBIOS and its VGA BIOS from the host's standard places, empty drives.
     ///
     /// # Errors

@@ -33,19 +33,31 @@ pub(crate) struct ShadowRam {
 
 impl ShadowRam {
     /// Puts the image into ROM at the top of 4 GiB, where `ram` has a range for it, and its alias
-    /// below 1 MiB.
+    /// below 1 MiB. An empty image is no ROM.
     pub(crate) fn new(ram: Arc<GuestRam>, image: &[u8]) -> ShadowRam {
-        let range = rom_range(image.len() as u64);
-        // The range was made for this image.
-        let _ = ram.write(range.gpa, image);
-        ram.set_rom(range.gpa, range.len, true);
-        let mut bus_view = vec![0xFF; (AREA_END - AREA) as usize];
+        let mut shadow = ShadowRam {
+            ram,
+            bus_view: vec![0xFF; (AREA_END - AREA) as usize],
+            pieces: Vec::new(),
+            hidden: Vec::new(),
+        };
+        shadow.insert_rom(image);
+        shadow
+    }
+
+    fn insert_rom(&mut self, image: &[u8]) {
+        let (ram, bus_view) = (&self.ram, &mut self.bus_view);
+        if !image.is_empty() {
+            let range = rom_range(image.len() as u64);
+            // The range was made for this image.
+            let _ = ram.write(range.gpa, image);
+            ram.set_rom(range.gpa, range.len, true);
+        }
         let alias = image.len().min(MAX_ALIAS);
         let (at, from) = (bus_view.len() - alias, image.len() - alias);
         bus_view[at..].copy_from_slice(&image[from..]);
-        let _ = ram.write(AREA, &bus_view);
+        let _ = ram.write(AREA, bus_view);
         ram.set_rom(AREA, AREA_END - AREA, true);
-        ShadowRam { ram, bus_view, pieces: Vec::new(), hidden: Vec::new() }
     }
 
     /// Shows what the host bridge says. The vCPUs must flush their TLBs afterwards.

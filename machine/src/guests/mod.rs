@@ -134,6 +134,7 @@ mod tests {
             modules: &[Module { data: &initrd, command_line: "" }],
             memory_map: &MemoryMap::pc(RAM, 0xC000_0000),
             rsdp: None,
+            text_screen: false,
             protocol: Protocol::Best,
         };
         let loaded = load(&memory.unwrap(), &request).unwrap();

@@ -3,7 +3,7 @@
 use super::{Machine, MachineError};
 use crate::board::{self, irq, port};
 use crate::boot::{self, MemoryMap, Module, Protocol, RegionKind, Request};
-use devices::acpi::{self, AcpiError, BoardInfo, FirmwareTables};
+use devices::acpi::{self, BoardInfo};
 use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE};
 use devices::legacy::reset;
 use vm_memory::{Bytes, GuestAddress};
@@ -30,19 +30,14 @@ pub(super) fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
     }
 }
 
-/// Tables for a kernel that is booted without firmware.
-fn firmware_tables(policy: &Policy, cpu: &Cpu) -> Result<FirmwareTables, AcpiError> {
-    acpi::build(&board_info(policy, cpu), acpi::TABLES_BASE, boot::vectors::HANDLERS)
-}
-
 impl Machine {
     pub(super) fn load(
         &mut self,
         kernel: &crate::config::Kernel,
         memory_size: u64,
-        policy: &Policy,
     ) -> Result<(), MachineError> {
-        let tables = firmware_tables(policy, &self.vcpus[0].cpu)?;
+        let board = &self.chipset.board;
+        let tables = acpi::build(board, acpi::TABLES_BASE, boot::vectors::HANDLERS)?;
         let memory = self.ram.guest_memory()?;
         let mut map = MemoryMap::pc(memory_size, board::MMIO_START);
         for (address, bytes) in &tables.regions {
@@ -63,6 +58,7 @@ impl Machine {
                 modules: &modules,
                 memory_map: &map,
                 rsdp: Some(tables.rsdp),
+                text_screen: board.vga,
                 protocol: Protocol::Best,
             },
         )

@@ -12,7 +12,7 @@ use devices::legacy::debug::{self, DebugExit, PostCode};
 use devices::legacy::i8042::{self, I8042Device};
 use devices::legacy::pic8259;
 use devices::legacy::pit8254::{self, PitDevice};
-use devices::legacy::reset::{self, ResetControlDevice, ResetKind, ResetRequest};
+use devices::legacy::reset::{ResetControlDevice, ResetKind, ResetRequest};
 use devices::legacy::rtc::{self, MemorySizes, RtcDevice};
 use devices::legacy::test_device::{self, TestDevice, TestMemory};
 use devices::{BusError, Clock, TimerClient};
@@ -108,9 +108,6 @@ impl Builder {
         io.insert_ports(acpi_pm::SMI_PORTS, pm.clone())?;
 
         let reset = Arc::new(Mutex::new(ResetControlDevice::new(self.reset_request(fabric))));
-        if !self.firmware {
-            io.insert_ports(reset::PORTS, reset.clone())?;
-        }
 
         let a20 = self.a20.clone();
         let keyboard = I8042Device::new(i8042::Outputs {

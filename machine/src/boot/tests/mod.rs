@@ -38,6 +38,7 @@ impl TestGuest {
             modules: &[],
             memory_map: &self.map,
             rsdp: Some(0x9_FC00),
+            text_screen: false,
             protocol: Protocol::Best,
         }
     }

@@ -1,14 +1,14 @@
 //! The PCI board: host bridge, ISA bridge, IDE, power management, VGA, and what hangs on them.
 
-use super::configuration::{configure_cmos, device as configuration_device};
-use super::{Firmware, ShadowRam, log::LogLines};
+mod assign;
+
 use crate::board::{self, irq, pci, port};
+use crate::firmware::{self, Drives, LogLines, Rom, ShadowRam};
 use crate::machine::MachineError;
 use crate::vcpu::{Fabric, VcpuShared};
-use devices::acpi::loader::loader_files;
 use devices::acpi::{BoardInfo, pci as acpi_pci};
 use devices::block::BlockDevice;
-use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT};
+use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT, FwCfg};
 use devices::ide::{BusMasterPorts, Channel, Media, PRIMARY_PORTS, SECONDARY_PORTS};
 use devices::legacy::debug::DebugConsole;
 use devices::legacy::dma8237::{self, DmaDevice};
@@ -20,6 +20,7 @@ use devices::pci::{
 use devices::vga::{self, VgaDevice, VgaWindow};
 use devices::{Bus, Clock, DmaMemory, lock};
 use softmmu::GuestRam;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, Weak};
 
 /// Where firmware for emulators writes what it does.
@@ -70,27 +71,44 @@ pub(crate) struct Parts {
     pub(crate) board: BoardInfo,
 }
 
+/// What is on the board beyond the devices of every PC, when it boots a kernel without firmware.
+#[derive(Default)]
+pub struct Peripherals {
+    /// What is in the drives.
+    pub drives: Drives,
+    /// The VGA adapter, if there is one, with its option ROM: that has the font of the text screen.
+    /// May be empty.
+    pub vga_bios: Option<Vec<u8>>,
+}
+
 /// The devices that others reach later.
 pub(crate) struct Chipset {
     /// The VGA adapter, if there is one.
     pub(crate) vga: Option<Arc<Mutex<VgaDevice>>>,
+    /// What the ACPI tables tell.
+    pub(crate) board: BoardInfo,
     _root: Arc<Mutex<PciRoot>>,
 }
 
 impl Chipset {
-    /// Puts the board's devices on the buses, and the firmware into ROM.
-    pub(crate) fn new(parts: Parts, firmware: Firmware) -> Result<Chipset, MachineError> {
+    /// Puts the board's devices on the buses, and the firmware into ROM. Without firmware, the
+    /// devices are left as it would leave them.
+    pub(crate) fn new(
+        parts: Parts,
+        peripherals: Peripherals,
+        rom: Option<&Rom>,
+    ) -> Result<Chipset, MachineError> {
         let cpus = parts.vcpus.len() as u16;
-        let floppies = firmware.drives.floppies.len();
-        configure_cmos(&mut lock(&parts.rtc), floppies, cpus as u8, firmware.boot);
-        let configuration = configuration_device(
-            parts.memory,
-            board::MMIO_START,
-            cpus,
-            loader_files(&describe(parts.board, parts.memory, firmware.vga_bios.is_some()))?,
-            firmware.serial_console,
-        )?;
-        let Parts { fabric, ram, vcpus, clock, reset_control, power, .. } = parts;
+        let Peripherals { drives, vga_bios } = peripherals;
+        let boot = rom.map(|rom| rom.boot).unwrap_or_default();
+        firmware::configure_cmos(&mut lock(&parts.rtc), drives.floppies.len(), cpus as u8, boot);
+        let Parts { fabric, ram, vcpus, clock, reset_control, power, memory, board, .. } = parts;
+        let window = pci_window(memory);
+        let board = describe(board, window.clone(), vga_bios.is_some());
+        let configuration = match rom {
+            Some(rom) => firmware::configuration(memory, cpus, &board, rom)?,
+            None => FwCfg::new(memory, cpus),
+        };
         let io = &fabric.io;
         let dma: Arc<dyn DmaMemory> = Arc::new(RamDma(ram.clone()));
 
@@ -98,7 +116,7 @@ impl Chipset {
         let spaces: Weak<dyn AddressSpaces> = weak;
         let mut root = PciRoot::new(spaces, reset_control);
 
-        let mut shadow = ShadowRam::new(ram, &firmware.bios);
+        let mut shadow = ShadowRam::new(ram, rom.map_or(&[], |rom| &rom.bios));
         root.insert(
             pci::HOST_BRIDGE,
             i440fx::host_bridge(Box::new(move |pieces| {
@@ -115,7 +133,7 @@ impl Chipset {
 
         let controller = Arc::new(Mutex::new(DmaDevice::new(dma.clone())));
         io.insert_ports(dma8237::PORTS, controller.clone())?;
-        let mut floppies = firmware.drives.floppies.into_iter();
+        let mut floppies = drives.floppies.into_iter();
         let floppies = [floppies.next(), floppies.next()];
         if floppies.iter().any(Option::is_some) {
             let line = fabric.interrupts.line(irq::FLOPPY);
@@ -123,7 +141,7 @@ impl Chipset {
             io.insert_ports(floppy::PORTS, Arc::new(Mutex::new(floppy)))?;
         }
 
-        let [primary, secondary] = channels(firmware.drives.disks, firmware.drives.cdroms);
+        let [primary, secondary] = channels(drives.disks, drives.cdroms);
         let channel = |base, irq, media| {
             let line = fabric.interrupts.line(irq);
             Arc::new(Mutex::new(Channel::new(base, media, line, dma.clone())))
@@ -134,9 +152,13 @@ impl Chipset {
         io.insert_ports(SECONDARY_PORTS, secondary.clone())?;
         let bus_master = Arc::new(Mutex::new(BusMasterPorts::new([primary, secondary])));
         root.insert(pci::IDE, piix::ide(bus_master, 0));
-        let vga = match firmware.vga_bios {
+        let vga = match vga_bios {
             Some(bios) => {
-                let device = Arc::new(Mutex::new(VgaDevice::new(clock)));
+                let mut device = VgaDevice::new(clock);
+                if rom.is_none() {
+                    device.set_text_mode(&bios);
+                }
+                let device = Arc::new(Mutex::new(device));
                 io.insert_ports(vga::PORTS, device.clone())?;
                 let window = Arc::new(Mutex::new(VgaWindow::new(device.clone())));
                 fabric.mmio.insert(vga::WINDOW_BASE, vga::WINDOW_SIZE, window)?;
@@ -147,6 +169,10 @@ impl Chipset {
         };
         root.insert(pci::POWER, piix::power_management(power, port::PM_BASE));
 
+        if rom.is_none() {
+            assign::assign(&mut root, window, &fabric.interrupts);
+        }
+
         let root = Arc::new(Mutex::new(root));
         io.insert(CONFIG_PORT, CONFIG_PORT_COUNT, root.clone())?;
         io.insert(
@@ -156,15 +182,19 @@ impl Chipset {
         )?;
         let console = DebugConsole::new(Box::new(LogLines::default()));
         io.insert(DEBUG_PORT.into(), 1, Arc::new(Mutex::new(console)))?;
-        Ok(Chipset { vga, _root: root })
+        Ok(Chipset { vga, board, _root: root })
     }
 }
 
+/// Where base address registers may lie: above RAM, from 2 or 3 GiB, as firmware has it.
+fn pci_window(memory: u64) -> RangeInclusive<u32> {
+    let start = if memory <= 0x8000_0000 { 0x8000_0000 } else { board::MMIO_START as u32 };
+    start..=board::PCI_WINDOW_LAST
+}
+
 /// Completes what the ACPI tables tell.
-fn describe(board: BoardInfo, memory: u64, vga: bool) -> BoardInfo {
-    // Firmware puts base address registers above RAM, at 2 or 3 GiB.
-    let window = if memory <= 0x8000_0000 { 0x8000_0000 } else { board::MMIO_START as u32 };
-    let devices = acpi_pci::host_bridge(window, 0xFEBF_FFFF, irq::PIRQ);
+fn describe(board: BoardInfo, window: RangeInclusive<u32>, vga: bool) -> BoardInfo {
+    let devices = acpi_pci::host_bridge(*window.start(), *window.end(), irq::PIRQ);
     BoardInfo { devices, vga, firmware_configuration: Some(FW_CFG_PORT), ..board }
 }
 
