@@ -23,6 +23,7 @@ pub mod bus;
 pub mod clock;
 pub mod dma;
 pub mod fw_cfg;
+pub mod hpet;
 pub mod ide;
 pub mod interrupt;
 pub mod legacy;

@@ -10,9 +10,9 @@ pub use error::MachineError;
 
 use crate::board::{self, irq, port};
 use crate::boot::{self, Entry, Real16};
+use crate::chipset::{Chipset, Parts, Peripherals};
 use crate::config::{Config, MAX_CPUS};
 use crate::control::{A20Gate, Control, StopReason};
-use crate::chipset::{Chipset, Parts, Peripherals};
 use crate::firmware::{Firmware, Rom, rom_range};
 use crate::interrupts::Interrupts;
 use crate::stats::Stats;
@@ -164,8 +164,7 @@ impl Machine {
         let below_4g = config.memory.min(board::MMIO_START);
         let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };
         let legacy = builder.devices(&fabric, sizes)?;
-        if rom.is_none()
-            && matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot))
+        if rom.is_none() && matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot))
         {
             builder.test_device(&fabric)?;
         }

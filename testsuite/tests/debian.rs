@@ -8,6 +8,7 @@ use testsuite::{Debian, End, EngineKind, Guest, StopReason};
 testsuite::both_engines! {
     cloud_kernel_boots_and_powers_off,
     pae_kernel_boots_and_powers_off,
+    hpet_keeps_time,
     shell_answers,
     reboot_reaches_the_machine,
 }
@@ -20,6 +21,7 @@ awk 'BEGIN { for (i = 1; i <= 1000; i++) s += i * i; print \"sum\", s, \"third\"
 sleep 1 && echo $m-SLEPT
 grep -c . /proc/interrupts > /dev/null && echo $m-INTERRUPTS
 dmesg | grep -iE 'BUG:|WARNING:|Oops|unchecked MSR|stall' && echo $m-TROUBLE
+echo $m-PCI $(ls /sys/bus/pci/devices)
 echo $m-DONE
 ";
 
@@ -32,6 +34,7 @@ fn check(end: &End, machine: &str) {
     assert!(said("sum 333833500 third 0.333333"), "{}", end.output);
     assert!(said("RINGSHIFT-SLEPT"), "{}", end.output);
     assert!(said("RINGSHIFT-INTERRUPTS"), "{}", end.output);
+    assert!(said("RINGSHIFT-PCI 0000:00:00.0 0000:00:01.0 0000:00:01.1"), "{}", end.output);
     assert!(said("RINGSHIFT-DONE"), "{}", end.output);
     assert!(!said("RINGSHIFT-TROUBLE"), "the kernel complained:\n{}", end.output);
     assert_eq!(end.reason, StopReason::PowerOff, "{}", end.output);
@@ -46,6 +49,19 @@ fn cloud_kernel_boots_and_powers_off(engine: EngineKind) {
 fn pae_kernel_boots_and_powers_off(engine: EngineKind) {
     let Some(guest) = Guest::debian(Debian::Pae686, SCRIPT) else { return };
     check(&guest.engine(engine).run(), "i686");
+}
+
+/// Half a second by the HPET is half a second by the host's clock, within what a busy host adds.
+fn hpet_keeps_time(engine: EngineKind) {
+    let script = "\
+cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+read a b < /proc/uptime; sleep 0.5; read c d < /proc/uptime
+awk \"BEGIN { t = $c - $a; print (t >= 0.49 && t < 5) ? \\\"TIME-KEPT\\\" : t }\"
+";
+    let Some(guest) = Guest::debian(Debian::CloudAmd64, script) else { return };
+    let guest = guest.append(QUICK).append("clocksource=hpet notsc no-kvmclock");
+    let end = guest.engine(engine).run();
+    assert!(end.output.contains("hpet\r\n") && end.output.contains("TIME-KEPT"), "{}", end.output);
 }
 
 fn shell_answers(engine: EngineKind) {

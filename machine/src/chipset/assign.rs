@@ -60,7 +60,8 @@ fn assign_function(root: &mut PciRoot, address: Address, ports: &mut Space, memo
         if size > 1 << 31 {
             continue;
         }
-        let (space, bit) = if io { (&mut *ports, command::IO) } else { (&mut *memory, command::MEMORY) };
+        let (space, bit) =
+            if io { (&mut *ports, command::IO) } else { (&mut *memory, command::MEMORY) };
         let place = space.take(size);
         if place.is_none() {
             tracing::warn!(?address, size, "no room for a PCI window");

@@ -13,8 +13,8 @@ mod log;
 mod shadow;
 
 pub(crate) use configuration::{configuration, configure_cmos};
-pub(crate) use log::LogLines;
 pub use locate::{FirmwareError, bios, vga_bios};
+pub(crate) use log::LogLines;
 pub(crate) use shadow::{ShadowRam, rom_range};
 
 use crate::chipset::Peripherals;

@@ -5,6 +5,7 @@ use crate::board::{self, irq, port};
 use crate::boot::{self, MemoryMap, Module, Protocol, RegionKind, Request};
 use devices::acpi::{self, BoardInfo};
 use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE};
+use devices::hpet;
 use devices::legacy::reset;
 use vm_memory::{Bytes, GuestAddress};
 use x86::Cpu;
@@ -24,7 +25,11 @@ pub(super) fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
         serial_ports: vec![acpi::SerialPortInfo { port: port::COM1, irq: irq::COM1 }],
         keyboard_controller: true,
         vga: false,
-        hpet: None,
+        hpet: Some(acpi::HpetInfo {
+            base: hpet::HPET_BASE as u32,
+            event_timer_block_id: hpet::block_id(),
+            minimum_tick: hpet::MINIMUM_TICK,
+        }),
         firmware_configuration: None,
         devices: Vec::new(),
     }

@@ -6,6 +6,7 @@ use crate::interrupts::IoApicWindow;
 use crate::timers::{TimerHandle, Timers};
 use crate::vcpu::{ApicTimer, Fabric, VcpuShared};
 use devices::apic::{IO_APIC_BASE, LocalApic, LocalApicConfig, Reception};
+use devices::hpet::{self, HpetDevice, LegacyLine};
 use devices::legacy::acpi_pm::{self, AcpiPmDevice};
 use devices::legacy::coprocessor;
 use devices::legacy::debug::{self, DebugExit, PostCode};
@@ -84,19 +85,38 @@ impl Builder {
             Arc::new(Mutex::new(IoApicWindow(interrupts.clone()))),
         )?;
 
+        // What the HPET can take over.
+        let replaced = hpet::Replaced::default();
+        let legacy_line = |irq| {
+            let line = interrupts.line(irq);
+            Box::new(LegacyLine { line, replaced: replaced.clone() })
+        };
+
         let (index, timer) = self.timer();
-        let mut pit = PitDevice::new(self.clock.clone(), interrupts.line(irq::PIT), timer);
+        let mut pit = PitDevice::new(self.clock.clone(), legacy_line(irq::PIT), timer);
         pit.program_as_bios();
         let pit = Arc::new(Mutex::new(pit));
         self.connect(index, &pit);
         io.insert_ports(pit8254::PORTS, pit)?;
 
         let (index, timer) = self.timer();
-        let mut rtc = RtcDevice::new(self.clock.clone(), interrupts.line(irq::RTC), timer);
+        let mut rtc = RtcDevice::new(self.clock.clone(), legacy_line(irq::RTC), timer);
         rtc.set_memory_sizes(memory);
         let rtc = Arc::new(Mutex::new(rtc));
         self.connect(index, &rtc);
         io.insert_ports(rtc::PORTS, rtc.clone())?;
+
+        let (index, timer) = self.timer();
+        let pins = (0..8).map(|pin| interrupts.line(hpet::FIRST_PIN + pin)).collect();
+        let outputs = hpet::Outputs {
+            irq_0: interrupts.line(irq::PIT),
+            irq_8: interrupts.line(irq::RTC),
+            pins,
+            replaced,
+        };
+        let hpet = Arc::new(Mutex::new(HpetDevice::new(self.clock.clone(), timer, outputs)));
+        self.connect(index, &hpet);
+        fabric.mmio.insert(hpet::HPET_BASE, hpet::HPET_SIZE, hpet)?;
 
         let (index, timer) = self.timer();
         let control = self.control.clone();
