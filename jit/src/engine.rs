@@ -2,6 +2,7 @@
 
 use crate::arena::{Arena, ArenaError};
 use crate::cache::{BlockCache, Place};
+use crate::count::Counters;
 use crate::emit::{Emitted, Environment, emit_block};
 use crate::explain::BlockNotes;
 use crate::helper::{Site, load_flags, pack_flags};
@@ -25,6 +26,8 @@ use x86::{Activity, Cpu, Fault};
 
 /// Room that one block can need at most.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
+/// Counters that one block can need at most.
+const MAX_BLOCK_COUNTERS: usize = 128;
 /// Counters of executions of cold code, by a hash of its address.
 const HEAT: usize = 1 << 16;
 
@@ -54,6 +57,10 @@ pub struct Config {
     pub precise_flags: bool,
     /// Keeps notes of what host code is for: [`Engine::explain`] needs them.
     pub notes: bool,
+    /// Ends a run after exactly as many instructions as were asked for. Without it translated code
+    /// does not look at the limit, and what it executes is counted by [`Engine::counted`] instead
+    /// of in [`Cpu::instructions`]: blocks need not wait for one another's count.
+    pub exact_limit: bool,
 }
 
 impl Default for Config {
@@ -64,6 +71,7 @@ impl Default for Config {
             helpers_only: false,
             precise_flags: false,
             notes: false,
+            exact_limit: true,
         }
     }
 }
@@ -87,6 +95,8 @@ pub struct Engine {
     /// Guest bytes of a block at most: where code is known to end.
     pub(crate) block_limit: u64,
     heat: Box<[u8]>,
+    /// Where instructions are counted without an exact limit.
+    counters: Option<Counters>,
     counts: Counts,
     profile: Option<Profile>,
     stats: Stats,
@@ -114,7 +124,9 @@ impl Engine {
     /// # Errors
     /// The host refuses executable or low memory.
     pub fn new(config: Config) -> Result<Engine, EngineError> {
+        let counters = if config.exact_limit { None } else { Some(Counters::new()?) };
         Ok(Engine {
+            counters,
             interp: interp::Engine::new(),
             config,
             arena: Arena::new(config.cache_size.max(256 << 10))?,
@@ -151,6 +163,7 @@ impl Engine {
             shares,
             by_code,
             by_block,
+            translated: self.stats.translated + self.counted(),
             ..self.stats.clone()
         }
     }
@@ -170,6 +183,12 @@ impl Engine {
     /// [`Engine::count_strategies`] asked for it.
     pub fn hottest_block(&self) -> Option<u64> {
         self.profile.as_ref()?.hottest()
+    }
+
+    /// Instructions that translated code executed and that are not in [`Cpu::instructions`]: see
+    /// [`Config::exact_limit`].
+    pub fn counted(&self) -> u64 {
+        self.counters.as_ref().map_or(0, |counters| counters.total() as u64)
     }
 
     /// Runs until an [`Exit`], for at most `limit` instructions. `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
@@ -237,6 +256,9 @@ impl Engine {
         self.counts.flush(&self.sites);
         if let Some(profile) = &mut self.profile {
             profile.flush();
+        }
+        if let Some(counters) = &mut self.counters {
+            counters.clear();
         }
         self.cache.clear();
         self.indirect.clear();
@@ -380,8 +402,9 @@ impl Engine {
 
     /// Translates the block at `place`; none where it must be interpreted.
     pub(crate) fn translate(&mut self, cpu: &Cpu, mmu: &mut Mmu, place: Place) -> Option<u32> {
-        let counters = self.profile.as_ref().is_none_or(Profile::has_room);
-        if self.arena.room() < MAX_BLOCK_BYTES || !counters {
+        let profiled = self.profile.as_ref().is_none_or(Profile::has_room);
+        let counters = self.counters.as_ref().map_or(usize::MAX, Counters::room);
+        if self.arena.room() < MAX_BLOCK_BYTES || !profiled || counters < MAX_BLOCK_COUNTERS {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
@@ -427,6 +450,7 @@ impl Engine {
             indirect_behind,
             segment,
             sites: &mut self.sites,
+            counters: self.counters.as_mut(),
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
             host: self.host,
@@ -466,7 +490,10 @@ impl Engine {
     ) -> Option<Exit> {
         self.stats.entries += 1;
         let before = cpu.instructions;
-        let budget = i64::try_from(end - before).unwrap_or(i64::MAX);
+        let budget = match &self.counters {
+            Some(_) => 0,
+            None => i64::try_from(end - before).unwrap_or(i64::MAX),
+        };
         let stubs = self.stubs?;
         let runtime = self.low.as_ptr();
         // SAFETY: the runtime is the engine's own, and no reference to it is alive. Translated code
@@ -480,11 +507,18 @@ impl Engine {
             (*runtime).mmu = mmu;
             (*runtime).sites = self.sites.as_ptr();
             (*runtime).counts = &raw mut self.counts;
+            (*runtime).targets = &raw const self.indirect;
             let enter: extern "sysv64" fn(u64) = std::mem::transmute(stubs.enter);
             enter(code);
             let executed = budget.wrapping_sub((*runtime).budget) as u64;
-            cpu.instructions = before.wrapping_add(executed);
-            self.stats.translated += executed;
+            match &mut self.counters {
+                // What was counted at a block's entry and not reached.
+                Some(counters) => counters.adjust(executed as i64),
+                None => {
+                    cpu.instructions = before.wrapping_add(executed);
+                    self.stats.translated += executed;
+                }
+            }
             ((*runtime).leave, (*runtime).argument)
         };
         let saved = self.low.get().flags;

@@ -5,6 +5,7 @@ use crate::key::Key;
 use crate::profile::Mix;
 use crate::runtime::{Leave, Runtime};
 use crate::segments::CodeSegment;
+use crate::stats::Counts;
 use interp::Flow;
 use interp::engine::block::Op;
 use interp::engine::needs_single_step;
@@ -36,7 +37,11 @@ pub(crate) struct Site {
 /// Continue in translated code.
 const CONTINUE: u32 = 0;
 /// Leave it: `Runtime::leave` says why.
-const LEAVE: u32 = 1;
+pub(crate) const LEAVE: u32 = 1;
+/// Jump to the code at `Runtime::argument`, whose block is entered with flags saved.
+pub(crate) const JUMP: u32 = 2;
+/// The same under another key: the returns that are expected are not those of this code.
+pub(crate) const JUMP_AWAY: u32 = 3;
 
 /// LAHF's byte and SETO's byte as RFLAGS bits.
 pub(crate) fn unpack_flags(saved: u64) -> u64 {
@@ -92,21 +97,6 @@ pub(crate) unsafe extern "sysv64" fn execute(number: u32, runtime: *mut Runtime)
         count.helpers += 1;
     }
     load_flags(cpu, runtime.flags);
-    let mut leave = |runtime: &mut Runtime, leave: Leave, argument: u64, executed: u32| {
-        runtime.leave = leave as u32;
-        runtime.argument = argument;
-        runtime.budget += i64::from(site.rest - executed);
-        count.exits += 1;
-        counts.given_back += site.behind;
-        if executed == 0 {
-            let this = Mix::of(&[site.strategy]);
-            counts.given_back += this;
-            if site.slow {
-                counts.slow_done = counts.slow_done - this;
-            }
-        }
-        LEAVE
-    };
     loop {
         cpu.rip = site.next;
         match (site.op.exec)(cpu, mmu, &site.op.insn) {
@@ -115,30 +105,95 @@ pub(crate) unsafe extern "sysv64" fn execute(number: u32, runtime: *mut Runtime)
                     && !needs_single_step(cpu)
                     && site.key.has_mode_of(cpu, mmu)
                     && (!site.changes_key || Key::of(cpu, mmu) == Some(site.key));
-                if !stay {
-                    return leave(runtime, Leave::Resync, 0, 1);
+                if stay {
+                    runtime.flags = pack_flags(cpu.rflags);
+                    return CONTINUE;
                 }
-                runtime.flags = pack_flags(cpu.rflags);
-                return CONTINUE;
+                return go_on(runtime, counts, (cpu, mmu), site, number);
             }
             Ok(Flow::Sync) if nothing_changed(runtime, site, cpu, mmu) => {
                 runtime.flags = pack_flags(cpu.rflags);
                 return CONTINUE;
             }
-            Ok(Flow::Branch | Flow::Sync) => return leave(runtime, Leave::Resync, 0, 1),
+            Ok(Flow::Branch | Flow::Sync) => {
+                return go_on(runtime, counts, (cpu, mmu), site, number);
+            }
             Ok(Flow::Again) => {
                 cpu.rip = site.rip;
                 if mmu.code_dirty || mmu.exit_request.load() != 0 {
-                    return leave(runtime, Leave::Resync, 0, 0);
+                    return leave(runtime, counts, site, number, Leave::Resync, 0, 0);
                 }
             }
-            Ok(Flow::Stop) => return leave(runtime, Leave::Stop, 0, 1),
+            Ok(Flow::Stop) => return leave(runtime, counts, site, number, Leave::Stop, 0, 1),
             Err(fault) => {
                 if !fault.is_trap() {
                     cpu.rip = site.rip;
                 }
-                return leave(runtime, Leave::Fault, fault.to_bits(), 0);
+                return leave(runtime, counts, site, number, Leave::Fault, fault.to_bits(), 0);
             }
         }
     }
+}
+
+/// Leaves translated code; `executed` tells whether the instruction counts.
+fn leave(
+    runtime: &mut Runtime,
+    counts: &mut Counts,
+    site: &Site,
+    number: u32,
+    leave: Leave,
+    argument: u64,
+    executed: u32,
+) -> u32 {
+    runtime.leave = leave as u32;
+    runtime.argument = argument;
+    counts.by_site[number as usize].exits += 1;
+    give_back(runtime, counts, site, executed);
+    LEAVE
+}
+
+/// Takes back what was counted at the block's entry and is not executed.
+fn give_back(runtime: &mut Runtime, counts: &mut Counts, site: &Site, executed: u32) {
+    runtime.budget += i64::from(site.rest - executed);
+    counts.given_back += site.behind;
+    if executed == 0 {
+        let this = Mix::of(&[site.strategy]);
+        counts.given_back += this;
+        if site.slow {
+            counts.slow_done = counts.slow_done - this;
+        }
+    }
+}
+
+/// Behind an instruction that went elsewhere or changed the mode: to the block there, if it is in
+/// the indirect cache and nothing else wants attention, or to the engine.
+fn go_on(
+    runtime: &mut Runtime,
+    counts: &mut Counts,
+    (cpu, mmu): (&mut Cpu, &mut Mmu),
+    site: &Site,
+    number: u32,
+) -> u32 {
+    let attention = mmu.code_dirty
+        || mmu.mapping_changes.any
+        || mmu.exit_request.load() != 0
+        || runtime.interrupt_waits != 0
+        || needs_single_step(cpu);
+    if !attention
+        && CodeSegment::of(cpu) == CodeSegment::FLAT
+        && let Some(key) = Key::of(cpu, mmu)
+        // SAFETY: the engine's table, which nobody changes while translated code runs.
+        && let Some((table, code)) = unsafe { &*runtime.targets }.probe(key, cpu.rip)
+    {
+        give_back(runtime, counts, site, 1);
+        runtime.flags = pack_flags(cpu.rflags);
+        runtime.argument = code;
+        if runtime.indirect == table && runtime.code_segment == CodeSegment::FLAT {
+            return JUMP;
+        }
+        (runtime.indirect, runtime.code_tag) = (table, 0);
+        runtime.code_segment = CodeSegment::FLAT;
+        return JUMP_AWAY;
+    }
+    leave(runtime, counts, site, number, Leave::Resync, 0, 1)
 }

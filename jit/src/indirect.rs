@@ -90,6 +90,14 @@ impl IndirectCache {
         *entry = Entry { tag, code };
     }
 
+    /// The address of the table for `key`, and the code for `rip` in a flat code segment if it is
+    /// there.
+    pub(crate) fn probe(&self, key: Key, rip: u64) -> Option<(u64, u64)> {
+        let table = self.tables.get(&key)?;
+        let entry = &table.entries[rip as usize & (ENTRIES - 1)];
+        (entry.tag == rip).then_some((u64::from(table.entries.address()), entry.code))
+    }
+
     /// Drops one target.
     pub(crate) fn remove(&mut self, place: &Place) {
         if let Some(table) = self.tables.get_mut(&place.key) {

@@ -19,6 +19,7 @@
 
 mod arena;
 mod cache;
+mod count;
 mod emit;
 mod engine;
 pub mod explain;

@@ -79,6 +79,7 @@ pub(crate) struct Runtime {
     pub(crate) mmu: *mut softmmu::Mmu,
     pub(crate) sites: *const crate::helper::Site,
     pub(crate) counts: *mut crate::stats::Counts,
+    pub(crate) targets: *const crate::indirect::IndirectCache,
 }
 
 #[repr(C, align(4096))]

@@ -248,6 +248,8 @@ impl Emitter<'_> {
         self.spill();
         let host_rsp = self.runtime(offset_of!(Runtime, host_rsp));
         let runtime = self.runtime(0);
+        let argument = self.runtime(offset_of!(Runtime, argument));
+        let base = self.low.stack_base();
         let function = helper::execute as *const () as i64;
         dynasm!(self.ops
             ; .arch x64
@@ -261,14 +263,23 @@ impl Emitter<'_> {
             ; call rax
             ; mov rsp, rbx
             ; test eax, eax
-            ; jz >stay
-            // The return address is of no use any more.
-            ; lea rsp, [rsp + 8]
-            ; jmp =>exits.spilled
-            ; stay:
+            ; jnz >away
         );
         self.reload();
-        dynasm!(self.ops ; .arch x64 ; ret);
+        dynasm!(self.ops
+            ; .arch x64
+            ; ret
+            ; away:
+            // The return address is of no use any more.
+            ; lea rsp, [rsp + 8]
+            ; cmp eax, helper::JUMP as i32
+            ; jb =>exits.spilled
+            ; je >jump
+            ; mov esp, base
+            ; jump:
+        );
+        self.reload();
+        dynasm!(self.ops ; .arch x64 ; jmp QWORD [argument]);
         start
     }
 

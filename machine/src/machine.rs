@@ -178,6 +178,8 @@ impl Machine {
         let mut vcpus = Vec::with_capacity(shared.len());
         let translator = jit::Config {
             cache_size: (ALL_CODE_CACHES / shared.len()).clamp(MIN_CODE_CACHE, MAX_CODE_CACHE),
+            // Only deterministic runs end after a number of instructions.
+            exact_limit: false,
             ..jit::Config::default()
         };
         let mut refusal = None;

@@ -47,7 +47,7 @@ impl Stats {
         let mut s = Stats { wall, guest_resident: ram.resident(), ..Stats::default() };
         (s.cpu, s.peak_resident) = host_usage();
         for v in vcpus {
-            s.instructions += v.cpu.instructions;
+            s.instructions += v.cpu.instructions.wrapping_add(v.engine.counted());
             let engine = v.engine.interpreter_stats();
             if let Some(translator) = v.engine.translator() {
                 *s.translator.get_or_insert_default() += &translator.stats();

@@ -25,7 +25,7 @@ pub(crate) enum Cold {
         target: u64,
         saved: bool,
     },
-    /// A request, or too few instructions left.
+    /// A request, or too few instructions left: `count` of them are given back.
     Poll { label: DynamicLabel, count: i32, rip: u64 },
     /// The host stack has no room for another call: forget all of them.
     StackFull { label: DynamicLabel, back: DynamicLabel },
@@ -98,12 +98,16 @@ impl Unit<'_> {
                 }
                 Cold::SideExit { site, rest, target, saved } => {
                     fixups.push((site, self.offset()));
-                    let budget = self.env.addresses.budget;
+                    let (word, by) = match &mut self.env.counters {
+                        Some(counters) => (counters.add(-rest), 1),
+                        None => (self.env.addresses.budget, rest),
+                    };
+                    // Keeps the flags.
                     dynasm!(self.ops
                         ; .arch x64
-                        ; mov r13, [budget]
-                        ; lea r13, [r13 + rest]
-                        ; mov [budget], r13
+                        ; mov r13, [word]
+                        ; lea r13, [r13 + by]
+                        ; mov [word], r13
                     );
                     if let Some(counter) = &mut counter {
                         *counter += 8;
@@ -120,12 +124,11 @@ impl Unit<'_> {
                 }
                 Cold::Poll { label, count, rip } => {
                     let budget = self.env.addresses.budget;
-                    dynasm!(self.ops
-                        ; .arch x64
-                        ; =>label
-                        ; add QWORD [budget], count
-                        ; mov r14, QWORD rip as i64
-                    );
+                    self.place(label);
+                    if count != 0 {
+                        dynasm!(self.ops ; .arch x64 ; add QWORD [budget], count);
+                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r14, QWORD rip as i64);
                     self.jump(self.env.stubs.leave_poll);
                 }
                 Cold::StackFull { label, back } => {

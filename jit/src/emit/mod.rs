@@ -22,6 +22,7 @@ mod stack_run;
 mod system;
 mod vector;
 
+use crate::count::Counters;
 use crate::helper::Site;
 use crate::key::Key;
 use crate::liveness::{Effects, analyze, effects};
@@ -63,6 +64,8 @@ pub(crate) struct Environment<'a> {
     /// The block's code segment.
     pub(crate) segment: CodeSegment,
     pub(crate) sites: &'a mut Vec<Site>,
+    /// Where instructions are counted; none where the budget is kept.
+    pub(crate) counters: Option<&'a mut Counters>,
     /// Number of the first link of the block.
     pub(crate) first_link: u32,
     /// The vector instructions that the guest's CPU has.
@@ -239,14 +242,16 @@ impl<'a> Unit<'a> {
         self.flags = FlagState::SAVED;
         let leave = self.label();
         let (budget, request) = (self.env.addresses.budget, self.env.addresses.exit_request);
-        let count = self.count as i32;
-        dynasm!(self.ops
-            ; .arch x64
-            ; sub QWORD [budget], count
-            ; js =>leave
-            ; cmp DWORD [request], 0
-            ; jne =>leave
-        );
+        let mut count = self.count as i32;
+        if self.env.counters.is_none() {
+            dynasm!(self.ops ; .arch x64 ; sub QWORD [budget], count ; js =>leave);
+        }
+        dynasm!(self.ops ; .arch x64 ; cmp DWORD [request], 0 ; jne =>leave);
+        if let Some(counters) = &mut self.env.counters {
+            let counter = counters.add(count);
+            dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);
+            count = 0;
+        }
         self.cold.push(Cold::Poll { label: leave, count, rip: self.rip });
         if let Some(counter) = self.env.counter {
             dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);

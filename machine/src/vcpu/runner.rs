@@ -43,6 +43,11 @@ impl Runner {
         }
     }
 
+    /// Instructions executed that are not in `Cpu::instructions`.
+    pub fn counted(&self) -> u64 {
+        self.translator().map_or(0, jit::Engine::counted)
+    }
+
     /// The interpreter's counters.
     pub fn interpreter_stats(&self) -> &interp::engine::Stats {
         match self {
