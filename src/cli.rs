@@ -1,6 +1,7 @@
 //! The arguments.
 
 use crate::conform::ConformArgs;
+use crate::drive_image::DriveImage;
 use crate::status;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Boot a kernel
+    /// Boot a kernel, or a CD-ROM, disk or floppy
     #[command(after_help = status::HELP)]
     Run(Box<RunArgs>),
     /// Show a guest at work: a small kernel built in, or Linux
@@ -29,11 +30,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
+    /// What to boot, recognised by its content: a kernel, an ISO, disk or floppy image
+    #[arg(value_name = "IMAGE", conflicts_with = "kernel")]
+    pub(crate) image: Option<PathBuf>,
     /// Kernel: a Linux bzImage, or an ELF file with a PVH note or a Multiboot header
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
     /// Initial RAM disk, or the module of a Multiboot kernel
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
     /// Kernel command line
     #[arg(
@@ -63,25 +67,28 @@ pub(crate) struct RunArgs {
 }
 
 /// What is in the drives, how firmware boots from them, and what the screen shows.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Drives; without a kernel, the BIOS boots from them")]
 pub(crate) struct MediaArgs {
-    /// Hard disk: a raw image, or a block device
-    #[arg(long, value_name = "FILE")]
-    pub(crate) disk: Vec<PathBuf>,
+    /// Hard disk: a raw, qcow2 or vmdk image, or a block device. Options follow the name:
+    /// disk.img,format=raw (of raw, qcow2, vmdk; else told by the content, and the guest may not
+    /// write another format's header into a raw image), snapshot=on (writes are kept aside and
+    /// dropped at the end), readonly=on. A comma in the name is doubled
+    #[arg(long, value_name = "FILE[,OPTIONS]")]
+    pub(crate) disk: Vec<DriveImage>,
     /// CD-ROM: an ISO image
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cdrom: Vec<PathBuf>,
-    /// Floppy: a raw image
-    #[arg(long, value_name = "FILE")]
-    pub(crate) floppy: Vec<PathBuf>,
+    #[arg(long, value_name = "FILE[,format=FORMAT]")]
+    pub(crate) cdrom: Vec<DriveImage>,
+    /// Floppy: an image, with options as --disk's
+    #[arg(long, value_name = "FILE[,OPTIONS]")]
+    pub(crate) floppy: Vec<DriveImage>,
     /// Which drive is tried first (default: a CD-ROM, else a disk, else a floppy)
     #[arg(long, value_enum, conflicts_with = "kernel")]
     pub(crate) boot: Option<BootFrom>,
     /// BIOS image (default: SeaBIOS from the package seabios)
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub(crate) bios: Option<PathBuf>,
-    /// Keep what the guest writes in memory; the images stay as they are
+    /// Keep what the guest writes aside and drop it at the end; the images stay as they are
     #[arg(long)]
     pub(crate) snapshot: bool,
     /// When the guest ends, write its screen here as a PNG

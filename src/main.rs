@@ -8,7 +8,9 @@ mod cli;
 mod conform;
 mod console;
 mod demo;
+mod drive_image;
 mod lockstep;
+mod log;
 mod media;
 mod run;
 mod session;
@@ -20,6 +22,7 @@ use cli::{Cli, Command};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    log::install();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),

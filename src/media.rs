@@ -1,11 +1,42 @@
 //! The drives and the screen of `ringshift run`, and the firmware that boots from them.
 
 use crate::cli::{BootFrom, MediaArgs};
-use anyhow::{Context, Result};
-use machine::block::{BlockDevice, Overlay, RawFile};
+use crate::drive_image::DriveImage;
+use anyhow::{Context, Result, bail};
+use machine::block::Medium;
 use machine::firmware;
 use machine::{BootOrder, Drives, Firmware, Peripherals};
-use std::path::Path;
+
+/// Places on the board: two channels of two drives, and two floppy drives.
+const DRIVES: usize = 4;
+const FLOPPIES: usize = 2;
+
+/// Drives and firmware, opened once for a guest: what a snapshot holds survives the guest's reset,
+/// and an image keeps the format that it had at first.
+pub(crate) struct OpenMedia {
+    bios: Vec<u8>,
+    vga_bios: Option<Vec<u8>>,
+    drives: Drives,
+    boot: BootOrder,
+}
+
+impl OpenMedia {
+    /// What goes beside a kernel.
+    pub(crate) fn peripherals(&self) -> Peripherals {
+        Peripherals { drives: self.drives.clone(), vga_bios: self.vga_bios.clone() }
+    }
+
+    /// A machine without a kernel boots from this.
+    pub(crate) fn firmware(&self) -> Firmware {
+        Firmware {
+            bios: self.bios.clone(),
+            vga_bios: self.vga_bios.clone(),
+            serial_console: true,
+            drives: self.drives.clone(),
+            boot: self.boot,
+        }
+    }
+}
 
 impl MediaArgs {
     /// Whether a drive, or firmware, was named.
@@ -14,34 +45,37 @@ impl MediaArgs {
             || self.bios.is_some()
     }
 
-    /// Opens the drives, for one run of the machine.
-    fn drives(&self) -> Result<Drives> {
-        let open = |paths: &[std::path::PathBuf], read_only: bool| {
-            paths.iter().map(|path| self.open(path, read_only)).collect::<Result<Vec<_>>>()
+    /// Opens everything, for a `kernel` or for firmware to boot.
+    pub(crate) fn open(&self, kernel: bool) -> Result<OpenMedia> {
+        let drives = self.disk.len() + self.cdrom.len();
+        if drives > DRIVES {
+            bail!("{drives} disks and CD-ROMs: the board has places for {DRIVES}");
+        }
+        if self.floppy.len() > FLOPPIES {
+            bail!("{} floppies: the board has {FLOPPIES} drives", self.floppy.len());
+        }
+        let open = |kind: &str, images: &[DriveImage], read_only: bool| {
+            let numbered = images.iter().enumerate();
+            numbered
+                .map(|(index, image)| self.medium(image, &format!("{kind}{index}"), read_only))
+                .collect::<Result<Vec<_>>>()
         };
-        Ok(Drives {
-            disks: open(&self.disk, false)?,
-            cdroms: open(&self.cdrom, true)?,
-            floppies: open(&self.floppy, false)?,
-        })
-    }
-
-    /// What goes beside a kernel, for one run of the machine. There is a screen where somebody
-    /// looks at it.
-    pub(crate) fn peripherals(&self) -> Result<Peripherals> {
-        // Without the ROM there is no font, which the text display does without.
-        let screen = self.screenshot.is_some();
-        let vga_bios = screen.then(|| firmware::vga_bios().unwrap_or_default());
-        Ok(Peripherals { drives: self.drives()?, vga_bios })
-    }
-
-    /// Opens everything, for one run of the machine.
-    pub(crate) fn firmware(&self) -> Result<Firmware> {
-        Ok(Firmware {
-            bios: firmware::bios(self.bios.as_deref())?,
-            vga_bios: Some(firmware::vga_bios()?),
-            serial_console: true,
-            drives: self.drives()?,
+        // Beside a kernel there is a screen where somebody looks at it. Without the ROM there is no
+        // font, which the text display does without.
+        let (bios, vga_bios) = if kernel {
+            let screen = self.screenshot.is_some();
+            (Vec::new(), screen.then(|| firmware::vga_bios().unwrap_or_default()))
+        } else {
+            (firmware::bios(self.bios.as_deref())?, Some(firmware::vga_bios()?))
+        };
+        Ok(OpenMedia {
+            bios,
+            vga_bios,
+            drives: Drives {
+                disks: open("disk", &self.disk, false)?,
+                cdroms: open("cdrom", &self.cdrom, true)?,
+                floppies: open("floppy", &self.floppy, false)?,
+            },
             boot: self.order(),
         })
     }
@@ -58,13 +92,14 @@ impl MediaArgs {
         }
     }
 
-    fn open(&self, path: &Path, read_only: bool) -> Result<Box<dyn BlockDevice>> {
-        let image = RawFile::open(path, read_only || self.snapshot)
-            .with_context(|| format!("image {}", path.display()))?;
-        Ok(if self.snapshot && !read_only {
-            Box::new(Overlay::new(Box::new(image)))
-        } else {
-            Box::new(image)
-        })
+    /// Opens an image for the drive `name`, whose thread is called so.
+    fn medium(&self, image: &DriveImage, name: &str, read_only: bool) -> Result<Medium> {
+        let mut options = image.0.clone();
+        options.snapshot |= self.snapshot && !options.read_only;
+        if read_only {
+            (options.read_only, options.snapshot) = (true, false);
+        }
+        let device = options.open().context(format!("drive {name}"))?;
+        Medium::threaded(device, name).context("starting a drive's thread")
     }
 }

@@ -28,6 +28,7 @@ impl Session<'_> {
         let engine = engine(self.machine.engine);
         let deadline = self.machine.timeout.map(|time| Instant::now() + time);
         let console = Console::open(&self.serial, self.copy)?;
+        let media = self.media.open(self.kernel.is_some())?;
         let reason = loop {
             let config = Config {
                 memory: self.machine.memory,
@@ -41,9 +42,9 @@ impl Session<'_> {
                     .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
             };
             let mut machine = if self.kernel.is_some() {
-                Machine::with_peripherals(config, self.media.peripherals()?)?
+                Machine::with_peripherals(config, media.peripherals())?
             } else {
-                Machine::with_firmware(config, self.media.firmware()?)?
+                Machine::with_firmware(config, media.firmware())?
             };
             if let Some(refusal) = machine.refusal() {
                 eprintln!(
@@ -68,6 +69,8 @@ impl Session<'_> {
                 reason => break reason,
             }
         };
+        // Finishes and flushes what the guest wrote, before a signal may end the process.
+        drop(media);
         console.close().context("standard output")?;
         Ok(reason)
     }

@@ -7,7 +7,7 @@ use crate::firmware::{self, Drives, LogLines, Rom, ShadowRam};
 use crate::machine::MachineError;
 use crate::vcpu::{Fabric, VcpuShared};
 use devices::acpi::{BoardInfo, pci as acpi_pci};
-use devices::block::BlockDevice;
+use devices::block::Medium;
 use devices::fw_cfg::{FW_CFG_PORT, FW_CFG_PORT_COUNT, FwCfg};
 use devices::ide::{BusMasterPorts, Channel, Media, PRIMARY_PORTS, SECONDARY_PORTS};
 use devices::legacy::debug::DebugConsole;
@@ -101,7 +101,8 @@ impl Chipset {
         let cpus = parts.vcpus.len() as u16;
         let Peripherals { drives, vga_bios } = peripherals;
         let boot = rom.map(|rom| rom.boot).unwrap_or_default();
-        firmware::configure_cmos(&mut lock(&parts.rtc), drives.floppies.len(), cpus as u8, boot);
+        let floppies: Vec<u64> = drives.floppies.iter().map(Medium::size).collect();
+        firmware::configure_cmos(&mut lock(&parts.rtc), &floppies, cpus as u8, boot);
         let Parts { fabric, ram, vcpus, clock, reset_control, power, memory, board, .. } = parts;
         let window = pci_window(memory);
         let board = describe(board, window.clone(), vga_bios.is_some());
@@ -137,14 +138,13 @@ impl Chipset {
         let floppies = [floppies.next(), floppies.next()];
         if floppies.iter().any(Option::is_some) {
             let line = fabric.interrupts.line(irq::FLOPPY);
-            let floppy = Floppy::new(floppies, line, controller);
-            io.insert_ports(floppy::PORTS, Arc::new(Mutex::new(floppy)))?;
+            io.insert_ports(floppy::PORTS, Floppy::shared(floppies, line, controller))?;
         }
 
         let [primary, secondary] = channels(drives.disks, drives.cdroms);
         let channel = |base, irq, media| {
             let line = fabric.interrupts.line(irq);
-            Arc::new(Mutex::new(Channel::new(base, media, line, dma.clone())))
+            Channel::shared(base, media, line, dma.clone())
         };
         let primary = channel(port::IDE_PRIMARY, irq::IDE_PRIMARY, primary);
         let secondary = channel(port::IDE_SECONDARY, irq::IDE_SECONDARY, secondary);
@@ -200,10 +200,7 @@ fn describe(board: BoardInfo, window: RangeInclusive<u32>, vga: bool) -> BoardIn
 
 /// Where the drives go: disks from the first drive of the first channel on, CD-ROMs from the first
 /// drive of the second channel on, then wherever there is room.
-fn channels(
-    disks: Vec<Box<dyn BlockDevice>>,
-    cdroms: Vec<Box<dyn BlockDevice>>,
-) -> [[Option<Media>; 2]; 2] {
+fn channels(disks: Vec<Medium>, cdroms: Vec<Medium>) -> [[Option<Media>; 2]; 2] {
     let mut places: [Option<Media>; 4] = [None, None, None, None];
     let mut put = |media: Media, order: [usize; 4]| {
         if let Some(place) = order.into_iter().find(|&place| places[place].is_none()) {

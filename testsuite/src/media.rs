@@ -1,5 +1,6 @@
 //! Drives for tests: files of Debian packages, and SeaBIOS to boot them.
 
+use machine::block::Medium;
 use machine::guests::debian::Architecture;
 use machine::guests::{self, FileSet};
 use machine::{BootOrder, Drives, Firmware};
@@ -39,10 +40,15 @@ pub fn seabios() -> Option<Firmware> {
     Some(Firmware { bios, vga_bios, serial_console: false, drives, boot })
 }
 
+/// These bytes as a medium, which changes in memory only.
+fn medium(content: Vec<u8>) -> Medium {
+    Medium::threaded(Box::new(content), "medium").expect("the host gives a thread")
+}
+
 /// SeaBIOS that boots this CD-ROM.
 pub fn cdrom(content: Vec<u8>) -> Option<Firmware> {
     let mut firmware = seabios()?;
-    firmware.drives.cdroms.push(Box::new(content));
+    firmware.drives.cdroms.push(medium(content));
     firmware.boot = BootOrder::Cdrom;
     Some(firmware)
 }
@@ -50,7 +56,7 @@ pub fn cdrom(content: Vec<u8>) -> Option<Firmware> {
 /// SeaBIOS that boots this hard disk.
 pub fn disk(content: Vec<u8>) -> Option<Firmware> {
     let mut firmware = seabios()?;
-    firmware.drives.disks.push(Box::new(content));
+    firmware.drives.disks.push(medium(content));
     firmware.boot = BootOrder::Disk;
     Some(firmware)
 }
@@ -58,7 +64,7 @@ pub fn disk(content: Vec<u8>) -> Option<Firmware> {
 /// SeaBIOS that boots this floppy.
 pub fn floppy(content: Vec<u8>) -> Option<Firmware> {
     let mut firmware = seabios()?;
-    firmware.drives.floppies.push(Box::new(content));
+    firmware.drives.floppies.push(medium(content));
     firmware.boot = BootOrder::Floppy;
     Some(firmware)
 }

@@ -2,7 +2,7 @@
 //!
 //! SeaBIOS is the package seabios; where it is missing, the tests say so and pass.
 
-use devices::block::BlockDevice;
+use devices::block::{BlockDevice, Medium};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use machine::{BootOrder, Config, EngineKind, Firmware, Kernel, Machine, StopReason};
@@ -43,6 +43,10 @@ impl BlockDevice for Image {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+fn medium(image: Image) -> Medium {
+    Medium::threaded(Box::new(image), "image").expect("the host gives a thread")
 }
 
 #[derive(Clone, Default)]
@@ -125,10 +129,10 @@ fn boots(engine: EngineKind, floppy: bool) {
     };
     let image = image(if floppy { 1_474_560 } else { 8 << 20 });
     if floppy {
-        firmware.drives.floppies.push(Box::new(image.clone()));
+        firmware.drives.floppies.push(medium(image.clone()));
         firmware.boot = BootOrder::Floppy;
     } else {
-        firmware.drives.disks.push(Box::new(image.clone()));
+        firmware.drives.disks.push(medium(image.clone()));
     }
     let output = Output::default();
     let config = Config {

@@ -2,14 +2,17 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `raw.rs` | a file whose bytes are the medium's |
-//! | `overlay.rs` | changes kept in memory, over a medium that stays as it is |
+//! | `image/` | image files: raw, qcow2, vmdk |
+//! | `overlay.rs` | changes kept aside, over a medium that stays as it is |
+//! | `medium.rs` | a medium as a drive uses it: requests, carried out by a thread of its own |
 
+pub mod image;
+mod medium;
 mod overlay;
-mod raw;
 
+pub use image::{ImageError, ImageFormat, ImageOptions};
+pub use medium::{Answer, Medium, Request};
 pub use overlay::Overlay;
-pub use raw::RawFile;
 
 use std::io;
 

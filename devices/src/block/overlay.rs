@@ -1,7 +1,12 @@
-//! Changes in memory over a medium that is only read: what `snapshot=on` gives.
+//! Changes over a medium that is only read: what `snapshot=on` gives.
+//!
+//! They are kept in a temporary file without a name, at the offsets that they have on the medium,
+//! so that a guest that writes a lot fills a disk and not the host's memory.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use super::{BlockDevice, check_range};
 
@@ -11,18 +16,28 @@ const CLUSTER: u64 = 4096;
 /// The overlay. Dropped, the changes are gone.
 pub struct Overlay {
     base: Box<dyn BlockDevice>,
-    clusters: BTreeMap<u64, Vec<u8>>,
+    changes: File,
+    /// Which clusters are in `changes`: a bit each, 64 to a word.
+    present: BTreeMap<u64, u64>,
 }
 
 impl Overlay {
     /// An overlay without changes.
-    pub fn new(base: Box<dyn BlockDevice>) -> Self {
-        Self { base, clusters: BTreeMap::new() }
+    ///
+    /// # Errors
+    /// If the host's directory for temporary files takes none.
+    pub fn new(base: Box<dyn BlockDevice>) -> io::Result<Self> {
+        Ok(Self { base, changes: tempfile::tempfile()?, present: BTreeMap::new() })
     }
 
     /// Bytes of the cluster at `start` that the medium has.
     fn cluster_len(&self, start: u64) -> usize {
         self.base.size().saturating_sub(start).min(CLUSTER) as usize
+    }
+
+    fn has(&self, start: u64) -> bool {
+        let index = start / CLUSTER;
+        self.present.get(&(index / 64)).is_some_and(|word| word >> (index % 64) & 1 != 0)
     }
 }
 
@@ -56,9 +71,10 @@ impl BlockDevice for Overlay {
         check_range(self.size(), offset, data.len())?;
         for (start, inside, at, count) in pieces(offset, data.len()) {
             let Some(target) = data.get_mut(at..at + count) else { break };
-            match self.clusters.get(&start).and_then(|c| c.get(inside..inside + count)) {
-                Some(source) => target.copy_from_slice(source),
-                None => self.base.read_at(start + inside as u64, target)?,
+            if self.has(start) {
+                self.changes.read_exact_at(target, start + inside as u64)?;
+            } else {
+                self.base.read_at(start + inside as u64, target)?;
             }
         }
         Ok(())
@@ -67,22 +83,27 @@ impl BlockDevice for Overlay {
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         check_range(self.size(), offset, data.len())?;
         for (start, inside, at, count) in pieces(offset, data.len()) {
-            if !self.clusters.contains_key(&start) {
-                let mut cluster = vec![0; self.cluster_len(start)];
-                self.base.read_at(start, &mut cluster)?;
-                self.clusters.insert(start, cluster);
+            let Some(source) = data.get(at..at + count) else { break };
+            if self.has(start) {
+                self.changes.write_all_at(source, start + inside as u64)?;
+                continue;
             }
-            let cluster = self.clusters.get_mut(&start);
-            if let (Some(target), Some(source)) =
-                (cluster.and_then(|c| c.get_mut(inside..inside + count)), data.get(at..at + count))
-            {
+            let mut cluster = vec![0; self.cluster_len(start)];
+            if count < cluster.len() {
+                self.base.read_at(start, &mut cluster)?;
+            }
+            if let Some(target) = cluster.get_mut(inside..inside + count) {
                 target.copy_from_slice(source);
             }
+            self.changes.write_all_at(&cluster, start)?;
+            let index = start / CLUSTER;
+            *self.present.entry(index / 64).or_default() |= 1 << (index % 64);
         }
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // Nothing outlives the process.
         Ok(())
     }
 }
@@ -100,7 +121,7 @@ mod tests {
         ) {
             let base: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
             let mut plain = base.clone();
-            let mut overlay = Overlay::new(Box::new(base));
+            let mut overlay = Overlay::new(Box::new(base)).unwrap();
             for (write, offset, mut data) in operations {
                 if write {
                     let done = overlay.write_at(offset, &data).is_ok();

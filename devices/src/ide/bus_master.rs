@@ -13,9 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use super::channel::{Channel, reborrow};
-use super::drive::{Drive, Media, Phase, error, status as ata};
-use crate::block::BlockDevice;
+use super::channel::Channel;
 use crate::bus::{BusDevice, lock};
 use crate::dma::DmaMemory;
 
@@ -27,34 +25,38 @@ const INTERRUPT: u8 = 1 << 2;
 /// Entries of a table of 64 KiB; a table without an end is an error.
 const MAX_ENTRIES: u32 = 8192;
 
-/// The registers.
+/// The registers, and how far the engine is in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BusMaster {
     command: u8,
     status: u8,
     table: u32,
+    walk: Walk,
 }
 
-/// Walks the table.
-struct Regions<'a> {
-    memory: &'a dyn DmaMemory,
+/// A place in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Walk {
+    /// The next entry's address.
     next: u32,
     entries: u32,
+    /// What is left of the current entry's memory.
     address: u64,
     left: u64,
+    /// The current entry is the last.
     last: bool,
 }
 
-impl Regions<'_> {
+impl Walk {
     /// The next piece of memory, at most `want` bytes; `None` at the table's end or if the table
     /// cannot be read.
-    fn piece(&mut self, want: u64) -> Option<(u64, u64)> {
+    fn piece(&mut self, memory: &dyn DmaMemory, want: u64) -> Option<(u64, u64)> {
         if self.left == 0 {
             if self.last || self.entries >= MAX_ENTRIES {
                 return None;
             }
             let mut entry = [0; 8];
-            if !self.memory.read(self.next.into(), &mut entry) {
+            if !memory.read(self.next.into(), &mut entry) {
                 return None;
             }
             self.next = self.next.wrapping_add(8);
@@ -75,18 +77,13 @@ impl Regions<'_> {
     }
 }
 
-/// Why a transfer stopped short.
-enum Stop {
-    /// The table is too short, or names what is no memory.
-    Table,
-    /// The medium.
-    Medium,
-}
+/// The table is too short, or names what is no memory.
+pub(super) struct BadTable;
 
 impl BusMaster {
     pub(super) fn new(drives: [bool; 2]) -> Self {
         let status = u8::from(drives[0]) << 5 | u8::from(drives[1]) << 6;
-        Self { command: 0, status, table: 0 }
+        Self { command: 0, status, table: 0, walk: Walk::default() }
     }
 
     pub(super) fn note_interrupt(&mut self) {
@@ -110,6 +107,7 @@ impl BusMaster {
                 self.command = value & (START | TO_MEMORY);
                 if started {
                     self.status |= ACTIVE;
+                    self.walk = Walk { next: self.table, ..Walk::default() };
                 } else if self.command & START == 0 {
                     self.status &= !ACTIVE;
                 }
@@ -129,102 +127,57 @@ impl BusMaster {
         false
     }
 
-    /// Moves a drive's data, if it waits and the engine is active.
-    pub(super) fn run(&mut self, drive: &mut Drive, media: &mut Media, memory: &dyn DmaMemory) {
-        if self.status & ACTIVE == 0 || self.command & START == 0 {
-            return;
-        }
-        let mut regions =
-            Regions { memory, next: self.table, entries: 0, address: 0, left: 0, last: false };
-        let result = match std::mem::replace(&mut drive.phase, Phase::Idle) {
-            Phase::DmaRead { offset, left } => read(&mut regions, media, offset, left),
-            Phase::DmaWrite { offset, left } => write(&mut regions, media, offset, left),
-            Phase::DmaReply { data } => reply(&mut regions, &data),
-            other => {
-                drive.phase = other;
-                return;
+    /// Whether the engine is started and has not ended.
+    pub(super) fn active(&self) -> bool {
+        self.status & ACTIVE != 0 && self.command & START != 0
+    }
+
+    /// Stores `data` into the table's memory.
+    pub(super) fn scatter(
+        &mut self,
+        memory: &dyn DmaMemory,
+        mut data: &[u8],
+    ) -> Result<(), BadTable> {
+        while !data.is_empty() {
+            let (address, count) = self.walk.piece(memory, data.len() as u64).ok_or(BadTable)?;
+            let (now, rest) = data.split_at(count as usize);
+            if !memory.write(address, now) {
+                return Err(BadTable);
             }
-        };
-        let packet = matches!(media, Media::Cdrom(_));
-        match result {
-            Ok(()) if packet => drive.packet_done(),
-            Ok(()) => drive.complete(),
-            Err(Stop::Medium) if packet => drive.packet_unreadable(),
-            Err(Stop::Medium) => drive.fail(error::UNC),
-            Err(Stop::Table) => {
-                self.status |= ERROR;
-                drive.fail(error::ABRT);
-            }
+            data = rest;
         }
-        drive.status &= !ata::DRQ;
+        Ok(())
+    }
+
+    /// The next `len` bytes of the table's memory.
+    pub(super) fn gather(
+        &mut self,
+        memory: &dyn DmaMemory,
+        len: usize,
+    ) -> Result<Vec<u8>, BadTable> {
+        let mut data = vec![0; len];
+        let mut rest = data.as_mut_slice();
+        while !rest.is_empty() {
+            let (address, count) = self.walk.piece(memory, rest.len() as u64).ok_or(BadTable)?;
+            let (now, later) = rest.split_at_mut(count as usize);
+            if !memory.read(address, now) {
+                return Err(BadTable);
+            }
+            rest = later;
+        }
+        Ok(data)
+    }
+
+    /// The drive has ended its command; `table` says whether the table was at fault.
+    pub(super) fn end(&mut self, table: Result<(), BadTable>) {
+        if table.is_err() {
+            self.status |= ERROR;
+        }
         // A table with room to spare leaves the engine active.
-        if regions.last && regions.left == 0 || self.status & ERROR != 0 {
+        if self.walk.last && self.walk.left == 0 || self.status & ERROR != 0 {
             self.status &= !ACTIVE;
         }
     }
-}
-
-fn read(
-    regions: &mut Regions<'_>,
-    media: &mut Media,
-    mut offset: u64,
-    mut left: u64,
-) -> Result<(), Stop> {
-    let medium: &mut dyn BlockDevice = match media {
-        Media::Disk(disk) => &mut **disk,
-        Media::Cdrom(disc) => reborrow(disc).ok_or(Stop::Medium)?,
-    };
-    let mut buffer = Vec::new();
-    while left > 0 {
-        let (address, count) = regions.piece(left).ok_or(Stop::Table)?;
-        buffer.resize(count as usize, 0);
-        medium.read_at(offset, &mut buffer).map_err(|failure| {
-            tracing::error!(%failure, "reading an image");
-            Stop::Medium
-        })?;
-        if !regions.memory.write(address, &buffer) {
-            return Err(Stop::Table);
-        }
-        offset += count;
-        left -= count;
-    }
-    Ok(())
-}
-
-fn write(
-    regions: &mut Regions<'_>,
-    media: &mut Media,
-    mut offset: u64,
-    mut left: u64,
-) -> Result<(), Stop> {
-    let Media::Disk(medium) = media else { return Err(Stop::Medium) };
-    let mut buffer = Vec::new();
-    while left > 0 {
-        let (address, count) = regions.piece(left).ok_or(Stop::Table)?;
-        buffer.resize(count as usize, 0);
-        if !regions.memory.read(address, &mut buffer) {
-            return Err(Stop::Table);
-        }
-        medium.write_at(offset, &buffer).map_err(|failure| {
-            tracing::error!(%failure, "writing an image");
-            Stop::Medium
-        })?;
-        offset += count;
-        left -= count;
-    }
-    Ok(())
-}
-
-fn reply(regions: &mut Regions<'_>, mut data: &[u8]) -> Result<(), Stop> {
-    while !data.is_empty() {
-        let (address, count) = regions.piece(data.len() as u64).ok_or(Stop::Table)?;
-        let (now, rest) = data.split_at(count as usize);
-        if !regions.memory.write(address, now) {
-            return Err(Stop::Table);
-        }
-        data = rest;
-    }
-    Ok(())
 }
 
 /// Both channels' registers, as BAR 4 of the IDE function shows them.

@@ -1,8 +1,8 @@
 //! The PACKET commands of a CD-ROM drive (INF-8090i; SPC-3 and MMC-5 call them the same).
 
-use super::drive::{Drive, Phase, error, reason, status};
+use super::drive::{Drive, Phase, Transfer, error, reason, status};
 use super::identify;
-use crate::block::BlockDevice;
+use crate::block::Medium;
 
 /// Bytes of a logical block.
 pub(super) const BLOCK: u64 = 2048;
@@ -86,7 +86,7 @@ impl Drive {
     }
 
     /// The packet is complete.
-    pub(super) fn run_packet(&mut self, disc: Option<&mut dyn BlockDevice>) {
+    pub(super) fn run_packet(&mut self, disc: Option<&Medium>) {
         let Phase::Packet { buffer: packet, .. } = std::mem::replace(&mut self.phase, Phase::Idle)
         else {
             return;
@@ -94,7 +94,7 @@ impl Drive {
         // Byte count limit, for PIO: even, and never 0.
         let limit = usize::from(self.lba[1].now) | usize::from(self.lba[2].now) << 8;
         let limit = if limit == 0 { 0xfffe } else { (limit & !1).max(2) };
-        match self.packet(&packet, disc.as_deref()) {
+        match self.packet(&packet, disc) {
             Err(sense) => self.packet_failed(sense),
             Ok(Answer::Nothing) => self.packet_done(),
             Ok(Answer::Reply(mut data, allowed)) => {
@@ -105,6 +105,8 @@ impl Drive {
                     self.count.now = reason::IO;
                     self.request_data(Phase::DmaReply { data }, false);
                 } else {
+                    // No host asks for a reply in parts.
+                    data.truncate(limit);
                     self.packet_block(data, 0, 0, limit);
                 }
             }
@@ -114,54 +116,45 @@ impl Drive {
                 self.request_data(Phase::DmaRead { offset, left }, false);
             }
             Ok(Answer::Blocks { offset, left }) => {
-                self.next_packet_block(disc, offset, left, limit);
+                // Whole logical blocks where the limit has room for one.
+                let room = limit as u64;
+                let block = if room >= BLOCK { room - room % BLOCK } else { room };
+                self.work(Phase::Fetch { offset, left, block: block as usize });
             }
         }
     }
 
-    /// The host has read a block: fetches the next, or ends the command.
-    pub(super) fn packet_block_read(&mut self, disc: Option<&mut dyn BlockDevice>) {
-        let Phase::DataIn { offset, left, block, .. } = self.phase else { return };
+    /// The host has read a block: offers the next, or ends the command.
+    pub(super) fn packet_block_read(&mut self) {
+        if self.next_block() {
+            return self.offer_packet_block();
+        }
+        let Phase::DataIn(Transfer { offset, left, block, .. }) = self.phase else { return };
         if left == 0 {
             self.packet_done();
         } else {
-            self.next_packet_block(disc, offset, left, block);
+            self.work(Phase::Fetch { offset, left, block });
         }
     }
 
-    fn next_packet_block(
-        &mut self,
-        disc: Option<&mut dyn BlockDevice>,
-        offset: u64,
-        left: u64,
-        limit: usize,
-    ) {
-        // Whole logical blocks where the limit has room for one.
-        let room = limit as u64;
-        let room = if room >= BLOCK { room - room % BLOCK } else { room };
-        let count = left.min(room);
-        let mut data = vec![0; count as usize];
-        let Some(disc) = disc else { return self.packet_failed(MEDIUM_NOT_PRESENT) };
-        if let Err(failure) = disc.read_at(offset, &mut data) {
-            tracing::error!(%failure, "reading a CD-ROM image");
-            return self.packet_failed(UNRECOVERED_READ);
-        }
-        self.packet_block(data, offset + count, left - count, limit);
+    /// Offers `buffer` to the host; `left` bytes from `offset` follow it.
+    pub(super) fn packet_block(&mut self, buffer: Vec<u8>, offset: u64, left: u64, block: usize) {
+        let count = buffer.len() as u64;
+        let transfer = Transfer::new(buffer, offset + count, left.saturating_sub(count), block);
+        self.phase = Phase::DataIn(transfer);
+        self.offer_packet_block();
     }
 
-    /// Offers `buffer` to the host; its length is in the byte count registers.
-    fn packet_block(&mut self, buffer: Vec<u8>, offset: u64, left: u64, limit: usize) {
-        let (mut first, mut offset, mut left) = (buffer, offset, left);
-        if first.len() > limit && left == 0 {
-            // Only replies are longer than the limit, and no host asks for one in parts.
-            first.truncate(limit);
-            (offset, left) = (0, 0);
-        }
-        let count = first.len() as u16;
+    /// Shows the length of the DRQ block, and asks the host to read it.
+    fn offer_packet_block(&mut self) {
+        let count = match &self.phase {
+            Phase::DataIn(transfer) => transfer.end.saturating_sub(transfer.position) as u16,
+            _ => 0,
+        };
         self.count.now = reason::IO;
         [self.lba[1].now, self.lba[2].now] = count.to_le_bytes();
-        let phase = Phase::DataIn { buffer: first, position: 0, offset, left, block: limit };
-        self.request_data(phase, true);
+        self.status = status::DRDY | status::DSC | status::DRQ;
+        self.intrq = true;
     }
 
     pub(super) fn packet_done(&mut self) {
@@ -177,12 +170,12 @@ impl Drive {
         self.status &= !status::DF;
     }
 
-    /// A transfer by DMA that failed on the medium.
+    /// A transfer that failed on the medium.
     pub(super) fn packet_unreadable(&mut self) {
         self.packet_failed(UNRECOVERED_READ);
     }
 
-    fn packet(&self, packet: &[u8], disc: Option<&dyn BlockDevice>) -> Result<Answer, Sense> {
+    fn packet(&self, packet: &[u8], disc: Option<&Medium>) -> Result<Answer, Sense> {
         let opcode = packet.first().copied().unwrap_or(0);
         let byte = |at: usize| packet.get(at).copied().unwrap_or(0);
         let present = || disc.ok_or(MEDIUM_NOT_PRESENT);

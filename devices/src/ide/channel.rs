@@ -1,12 +1,11 @@
 //! A channel: two drives that share their ports, their interrupt and a bus master.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::{Deserialize, Serialize};
 
 use super::bus_master::BusMaster;
 use super::drive::{Drive, Media, Phase, status};
-use crate::block::BlockDevice;
 use crate::bus::BusDevice;
 use crate::dma::DmaMemory;
 use crate::interrupt::IrqLine;
@@ -19,13 +18,15 @@ const SRST: u8 = 1 << 2;
 const HOB: u8 = 1 << 7;
 /// Device register: the second drive.
 const DEV: u8 = 1 << 4;
+/// The command that resets a packet device.
+const DEVICE_RESET: u8 = 0x08;
 /// Offset of the alternate status register from the command block.
 const CONTROL: u64 = 0x206;
 
 /// The state to save; media are the machine's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelState {
-    drives: [Drive; 2],
+    pub(super) drives: [Drive; 2],
     /// Which drive is selected.
     second: bool,
     control: u8,
@@ -37,27 +38,35 @@ pub struct ChannelState {
 /// The attachment of a channel.
 pub struct Channel {
     pub(super) state: ChannelState,
-    media: [Option<Media>; 2],
+    pub(super) media: [Option<Media>; 2],
     serials: [String; 2],
     base: u64,
     irq: Box<dyn IrqLine>,
     pub(super) memory: Arc<dyn DmaMemory>,
+    /// Counts requests to the media and resets, to know an answer that nobody waits for.
+    pub(super) ticket: u64,
+    /// Itself, for the media's answers.
+    pub(super) me: Weak<Mutex<Channel>>,
 }
 
 impl Channel {
     /// A channel whose command block is at port `base`, with these drives. `irq` is IRQ 14 or 15.
-    pub fn new(
+    pub fn shared(
         base: u16,
         media: [Option<Media>; 2],
         irq: Box<dyn IrqLine>,
         memory: Arc<dyn DmaMemory>,
-    ) -> Self {
+    ) -> Arc<Mutex<Self>> {
         let serials = [0, 1].map(|index| format!("RS{base:04X}{index}"));
         let drives = [Drive::new(media[0].as_ref()), Drive::new(media[1].as_ref())];
         let bus_master = BusMaster::new([media[0].is_some(), media[1].is_some()]);
         let state =
             ChannelState { drives, second: false, control: 0, interrupt: false, bus_master };
-        Self { state, media, serials, base: base.into(), irq, memory }
+        Arc::new_cyclic(|me| {
+            let me = me.clone();
+            let base = base.into();
+            Mutex::new(Self { state, media, serials, base, irq, memory, ticket: 0, me })
+        })
     }
 
     /// The state to save.
@@ -65,22 +74,28 @@ impl Channel {
         &self.state
     }
 
-    /// Takes a saved state and drives the interrupt to match.
+    /// Takes a saved state and drives the interrupt to match. What a drive was waiting for is asked
+    /// for again.
     pub fn restore(&mut self, state: ChannelState) {
         self.state = state;
+        self.ticket += 1;
+        for drive in &mut self.state.drives {
+            drive.waiting = false;
+        }
+        self.work();
         self.drive_interrupt();
     }
 
-    fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         usize::from(self.state.second)
     }
 
-    pub(super) fn selected(&mut self) -> (&mut Drive, Option<&mut Media>) {
+    pub(super) fn selected(&mut self) -> (&mut Drive, Option<&Media>) {
         let index = self.index();
-        (&mut self.state.drives[index], self.media[index].as_mut())
+        (&mut self.state.drives[index], self.media[index].as_ref())
     }
 
-    fn drive_interrupt(&mut self) {
+    pub(super) fn drive_interrupt(&mut self) {
         let index = self.index();
         let drive = &self.state.drives[index];
         let high = drive.intrq && self.state.control & NIEN == 0 && self.media[index].is_some();
@@ -123,6 +138,12 @@ impl Channel {
     }
 
     fn write_register(&mut self, register: u64, value: u8) {
+        // A busy drive takes a reset and nothing else.
+        let packet = matches!(self.media[self.index()], Some(Media::Cdrom(_)));
+        let reset = register == CONTROL || register == 7 && value == DEVICE_RESET && packet;
+        if self.state.drives[self.index()].busy() && !reset {
+            return;
+        }
         match register {
             1..=5 => {
                 self.state.control &= !HOB;
@@ -162,6 +183,8 @@ impl Channel {
 
     fn reset(&mut self) {
         self.state.second = false;
+        // What the media still answer is for nobody.
+        self.ticket += 1;
         for (drive, media) in self.state.drives.iter_mut().zip(&self.media) {
             drive.reset(media.as_ref());
         }
@@ -178,7 +201,8 @@ impl Channel {
                 self.state.drives[0].intrq = true;
             }
             // DEVICE RESET, of packet devices only.
-            0x08 if matches!(self.media[index], Some(Media::Cdrom(_))) => {
+            DEVICE_RESET if matches!(self.media[index], Some(Media::Cdrom(_))) => {
+                self.ticket += 1;
                 let device = self.state.drives[index].device;
                 self.state.drives[index].reset(self.media[index].as_ref());
                 self.state.drives[index].device = device;
@@ -186,16 +210,14 @@ impl Channel {
             _ => {
                 let serial = &self.serials[index];
                 let drive = &mut self.state.drives[index];
-                match &mut self.media[index] {
-                    Some(Media::Disk(disk)) => {
-                        drive.disk_command(command, &mut **disk, serial);
-                    }
+                match &self.media[index] {
+                    Some(Media::Disk(disk)) => drive.disk_command(command, disk, serial),
                     Some(Media::Cdrom(_)) => drive.cdrom_command(command, serial),
                     None => {}
                 }
             }
         }
-        self.run_dma();
+        self.work();
     }
 
     fn read_data(&mut self, data: &mut [u8]) {
@@ -204,18 +226,19 @@ impl Channel {
             return;
         }
         match media {
-            Some(Media::Disk(disk)) => drive.block_read(&mut **disk),
-            Some(Media::Cdrom(disc)) => {
+            Some(Media::Disk(_)) => drive.block_read(),
+            Some(Media::Cdrom(_)) => {
                 // IDENTIFY PACKET DEVICE is an ATA transfer: it ends without an interrupt.
                 if drive.count.now & super::drive::reason::IO == 0 {
                     drive.phase = Phase::Idle;
                     drive.status = status::DRDY | status::DSC;
                 } else {
-                    drive.packet_block_read(reborrow(disc));
+                    drive.packet_block_read();
                 }
             }
             None => {}
         }
+        self.work();
         self.drive_interrupt();
     }
 
@@ -225,36 +248,20 @@ impl Channel {
             return;
         }
         match media {
-            Some(Media::Disk(disk)) => drive.block_written(&mut **disk),
-            Some(Media::Cdrom(disc)) => drive.run_packet(reborrow(disc)),
+            Some(Media::Disk(_)) => drive.block_written(),
+            Some(Media::Cdrom(disc)) => drive.run_packet(disc.as_ref()),
             None => {}
         }
-        self.run_dma();
+        self.work();
         self.drive_interrupt();
-    }
-
-    /// Moves data if the bus master is started and the drive waits for it.
-    pub(super) fn run_dma(&mut self) {
-        let index = self.index();
-        let drive = &mut self.state.drives[index];
-        let Some(media) = self.media[index].as_mut() else { return };
-        self.state.bus_master.run(drive, media, &*self.memory);
     }
 
     /// A write to the bus master's registers.
     pub(super) fn write_bus_master(&mut self, offset: u64, value: u8) {
         if self.state.bus_master.write(offset, value) {
-            self.run_dma();
+            self.work();
             self.drive_interrupt();
         }
-    }
-}
-
-/// The disc in a drive.
-pub(super) fn reborrow(disc: &mut Option<Box<dyn BlockDevice>>) -> Option<&mut dyn BlockDevice> {
-    match disc {
-        Some(disc) => Some(&mut **disc),
-        None => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The ATA commands of a hard disk (ATA/ATAPI-6, chapter 8).
 
-use super::drive::{Drive, Phase, error, status};
+use super::drive::{Drive, Phase, Transfer, batch, error, status};
 use super::identify::{self, TransferMode};
-use crate::block::BlockDevice;
+use crate::block::Medium;
 
 /// Bytes of a sector.
 pub(super) const SECTOR: u64 = 512;
@@ -15,7 +15,7 @@ struct Extent {
 
 impl Drive {
     /// The sectors that the task file names; `wide` for 48-bit commands.
-    fn extent(&self, media: &dyn BlockDevice, wide: bool) -> Option<Extent> {
+    fn extent(&self, media: &Medium, wide: bool) -> Option<Extent> {
         let sectors = media.size() / SECTOR;
         let [low, mid, high] = self.lba;
         let now = u64::from(low.now) | u64::from(mid.now) << 8 | u64::from(high.now) << 16;
@@ -48,7 +48,7 @@ impl Drive {
     }
 
     /// Runs an ATA command of a disk. `serial` is its serial number.
-    pub(super) fn disk_command(&mut self, command: u8, media: &mut dyn BlockDevice, serial: &str) {
+    pub(super) fn disk_command(&mut self, command: u8, media: &Medium, serial: &str) {
         self.error = 0;
         match command {
             // READ SECTOR(S), with and without retries; EXT. READ MULTIPLE; EXT.
@@ -81,14 +81,7 @@ impl Drive {
                 None => self.fail(error::IDNF),
             },
             // FLUSH CACHE, EXT.
-            0xe7 | 0xea => match media.flush() {
-                Ok(()) => self.complete(),
-                Err(failure) => {
-                    tracing::error!(%failure, "flushing a disk image");
-                    self.fail(error::ABRT);
-                    self.status |= status::DF;
-                }
-            },
+            0xe7 | 0xea => self.work(Phase::Flush),
             // IDENTIFY DEVICE.
             0xec => {
                 let sectors = media.size() / SECTOR;
@@ -152,8 +145,7 @@ impl Drive {
     /// Gives the host `data`, in one block.
     pub(super) fn reply(&mut self, data: Vec<u8>) {
         let block = data.len();
-        let phase = Phase::DataIn { buffer: data, position: 0, offset: 0, left: 0, block };
-        self.request_data(phase, true);
+        self.request_data(Phase::DataIn(Transfer::new(data, 0, 0, block)), true);
     }
 
     fn show_last_sector(&mut self, sectors: u64, wide: bool) {
@@ -169,33 +161,15 @@ impl Drive {
         }
     }
 
-    fn pio_read(&mut self, media: &mut dyn BlockDevice, wide: bool, sectors: u8) {
+    fn pio_read(&mut self, media: &Medium, wide: bool, sectors: u8) {
         let Some(Extent { offset, bytes }) = self.extent(media, wide) else {
             return self.fail(error::IDNF);
         };
         let block = usize::from(sectors.max(1)) * SECTOR as usize;
-        self.next_block_in(media, offset, bytes, block);
+        self.work(Phase::Fetch { offset, left: bytes, block });
     }
 
-    /// Fetches the next block for the host to read.
-    pub(super) fn next_block_in(
-        &mut self,
-        media: &mut dyn BlockDevice,
-        offset: u64,
-        left: u64,
-        block: usize,
-    ) {
-        let count = left.min(block as u64);
-        let mut buffer = vec![0; count as usize];
-        if let Err(failure) = media.read_at(offset, &mut buffer) {
-            tracing::error!(%failure, "reading a disk image");
-            return self.fail(error::UNC);
-        }
-        let (offset, left) = (offset + count, left - count);
-        self.request_data(Phase::DataIn { buffer, position: 0, offset, left, block }, true);
-    }
-
-    fn pio_write(&mut self, media: &mut dyn BlockDevice, wide: bool, sectors: u8) {
+    fn pio_write(&mut self, media: &Medium, wide: bool, sectors: u8) {
         let Some(Extent { offset, bytes }) = self.extent(media, wide) else {
             return self.fail(error::IDNF);
         };
@@ -203,43 +177,62 @@ impl Drive {
             return self.fail(error::ABRT);
         }
         let block = usize::from(sectors.max(1)) * SECTOR as usize;
-        self.next_block_out(offset, bytes, block, false);
+        self.next_batch_out(offset, bytes, block, false);
     }
 
-    fn next_block_out(&mut self, offset: u64, left: u64, block: usize, interrupt: bool) {
-        let count = left.min(block as u64);
-        let buffer = vec![0; count as usize];
-        let left = left - count;
-        self.request_data(Phase::DataOut { buffer, position: 0, offset, left, block }, interrupt);
+    fn next_batch_out(&mut self, offset: u64, left: u64, block: usize, interrupt: bool) {
+        let count = batch(block, left);
+        let transfer = Transfer::new(vec![0; count], offset, left - count as u64, block);
+        self.request_data(Phase::DataOut(transfer), interrupt);
     }
 
-    /// The host has filled a block: stores it and asks for the next.
-    pub(super) fn block_written(&mut self, media: &mut dyn BlockDevice) {
-        let Phase::DataOut { buffer, offset, left, block, .. } =
-            std::mem::replace(&mut self.phase, Phase::Idle)
-        else {
-            return;
-        };
-        if let Err(failure) = media.write_at(offset, &buffer) {
-            tracing::error!(%failure, "writing a disk image");
-            self.fail(error::ABRT);
-            self.status |= status::DF;
-        } else if left == 0 {
-            self.complete();
-        } else {
-            self.next_block_out(offset + buffer.len() as u64, left, block, true);
-        }
+    /// The medium gave the first bytes of a [`Phase::Fetch`].
+    pub(super) fn fetched(&mut self, data: Vec<u8>, offset: u64, left: u64, block: usize) {
+        let count = data.len() as u64;
+        let transfer = Transfer::new(data, offset + count, left.saturating_sub(count), block);
+        self.request_data(Phase::DataIn(transfer), true);
     }
 
-    /// The host has read a block: fetches the next, or ends the command. The last block of an ATA
+    /// The host has read a block: offers the next, or ends the command. The last block of an ATA
     /// transfer ends without another interrupt.
-    pub(super) fn block_read(&mut self, media: &mut dyn BlockDevice) {
-        let Phase::DataIn { offset, left, block, .. } = self.phase else { return };
+    pub(super) fn block_read(&mut self) {
+        if self.next_block() {
+            self.intrq = true;
+            return;
+        }
+        let Phase::DataIn(Transfer { offset, left, block, .. }) = self.phase else { return };
         if left == 0 {
             self.phase = Phase::Idle;
             self.status = status::DRDY | status::DSC;
         } else {
-            self.next_block_in(media, offset, left, block);
+            self.work(Phase::Fetch { offset, left, block });
         }
+    }
+
+    /// The host has filled a block: asks for the next, or stores what there is.
+    pub(super) fn block_written(&mut self) {
+        if self.next_block() {
+            self.intrq = true;
+            return;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::DataOut(transfer) => self.work(Phase::Store(transfer)),
+            other => self.phase = other,
+        }
+    }
+
+    /// The medium has stored `count` bytes of a [`Phase::Store`].
+    pub(super) fn stored(&mut self, count: u64, offset: u64, left: u64, block: usize) {
+        if left == 0 {
+            self.complete();
+        } else {
+            self.next_batch_out(offset + count, left, block, true);
+        }
+    }
+
+    /// The host could not write: a fault of the device.
+    pub(super) fn fault(&mut self) {
+        self.fail(error::ABRT);
+        self.status |= status::DF;
     }
 }

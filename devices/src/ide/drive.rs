@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::identify::TransferMode;
-use crate::block::BlockDevice;
+use crate::block::Medium;
 
 /// Status register bits.
 pub(super) mod status {
@@ -14,6 +14,8 @@ pub(super) mod status {
     /// Device fault: a write that failed.
     pub(crate) const DF: u8 = 1 << 5;
     pub(crate) const DRDY: u8 = 1 << 6;
+    /// The drive works; nothing else in the register counts.
+    pub(crate) const BSY: u8 = 1 << 7;
 }
 
 /// Error register bits.
@@ -37,9 +39,19 @@ pub(super) mod reason {
 /// What is attached.
 pub enum Media {
     /// A hard disk.
-    Disk(Box<dyn BlockDevice>),
+    Disk(Medium),
     /// A CD-ROM drive, with its disc.
-    Cdrom(Option<Box<dyn BlockDevice>>),
+    Cdrom(Option<Medium>),
+}
+
+impl Media {
+    /// The disk, or the disc in the drive.
+    pub(super) fn medium(&self) -> Option<&Medium> {
+        match self {
+            Self::Disk(disk) => Some(disk),
+            Self::Cdrom(disc) => disc.as_ref(),
+        }
+    }
 }
 
 /// Registers that hold two bytes: the latest, and the one before for 48-bit commands.
@@ -55,23 +67,59 @@ impl Fifo {
     }
 }
 
-/// Where data of a transfer come from or go to.
+/// Data that the host moves through the data register, a DRQ block at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    pub(super) buffer: Vec<u8>,
+    pub(super) position: usize,
+    /// Where the DRQ block ends.
+    pub(super) end: usize,
+    /// Where on the medium the buffer goes, if the host writes; what follows it, if the host reads.
+    pub(super) offset: u64,
+    /// Bytes of the command beyond the buffer.
+    pub(super) left: u64,
+    /// Bytes of a DRQ block.
+    pub(super) block: usize,
+}
+
+impl Transfer {
+    pub(super) fn new(buffer: Vec<u8>, offset: u64, left: u64, block: usize) -> Self {
+        let end = block.min(buffer.len());
+        Self { buffer, position: 0, end, offset, left, block }
+    }
+
+    /// Goes on to the buffer's next DRQ block, if there is one.
+    fn next_block(&mut self) -> bool {
+        let more = self.end < self.buffer.len();
+        self.end = self.end.saturating_add(self.block).min(self.buffer.len());
+        more
+    }
+}
+
+/// Bytes that are read or written at a time for the host's DRQ blocks of `block` bytes.
+pub(super) fn batch(block: usize, left: u64) -> usize {
+    const BATCH: usize = 64 << 10;
+    let block = block.max(1);
+    let bytes = block.max(BATCH - BATCH % block);
+    usize::try_from(left).unwrap_or(bytes).min(bytes)
+}
+
+/// Where a command stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
-    /// No transfer.
+    /// No command.
     Idle,
-    /// The host reads `buffer` from the data register; then `left` more bytes of the medium follow
-    /// from `offset`.
-    DataIn {
-        buffer: Vec<u8>,
-        position: usize,
-        offset: u64,
-        left: u64,
-        /// Bytes of a DRQ block.
-        block: usize,
-    },
-    /// The host writes `buffer`, which goes to `offset`; then `left` more bytes do.
-    DataOut { buffer: Vec<u8>, position: usize, offset: u64, left: u64, block: usize },
+    /// BSY: `left` bytes of the medium from `offset` are for the host, in DRQ blocks of `block`
+    /// bytes; the first of them are being read.
+    Fetch { offset: u64, left: u64, block: usize },
+    /// The host reads the buffer.
+    DataIn(Transfer),
+    /// The host writes the buffer.
+    DataOut(Transfer),
+    /// BSY: the buffer is being stored.
+    Store(Transfer),
+    /// BSY: the medium is being flushed.
+    Flush,
     /// The host writes a command packet.
     Packet { buffer: Vec<u8>, position: usize },
     /// A bus master reads `left` bytes of the medium from `offset`.
@@ -94,6 +142,8 @@ pub(super) struct Drive {
     /// The interrupt request.
     pub(super) intrq: bool,
     pub(super) phase: Phase,
+    /// The medium was asked for what the phase needs, and has not answered.
+    pub(super) waiting: bool,
     pub(super) multiple: u8,
     pub(super) mode: TransferMode,
     /// Heads and sectors per track that INITIALIZE DEVICE PARAMETERS set.
@@ -115,6 +165,7 @@ impl Drive {
             error: 0,
             intrq: false,
             phase: Phase::Idle,
+            waiting: false,
             multiple: 0,
             mode: TransferMode::default(),
             geometry: (super::identify::HEADS as u8, super::identify::SECTORS as u8),
@@ -128,6 +179,7 @@ impl Drive {
     /// The registers after a reset: the signature of the kind of drive.
     pub(super) fn reset(&mut self, media: Option<&Media>) {
         self.phase = Phase::Idle;
+        self.waiting = false;
         self.intrq = false;
         self.error = 1;
         self.count = Fifo { now: 1, before: 0 };
@@ -166,12 +218,23 @@ impl Drive {
         self.intrq |= interrupt;
     }
 
+    /// Works on `phase`.
+    pub(super) fn work(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.status = status::BSY | status::DRDY | status::DSC;
+    }
+
+    /// Whether it works, and takes nothing from the host.
+    pub(super) fn busy(&self) -> bool {
+        self.status & status::BSY != 0
+    }
+
     /// The host reads the data register: one byte, lowest first.
     fn next_byte(&mut self) -> u8 {
         match &mut self.phase {
-            Phase::DataIn { buffer, position, .. } => {
-                let byte = buffer.get(*position).copied();
-                *position += usize::from(byte.is_some());
+            Phase::DataIn(transfer) if transfer.position < transfer.end => {
+                let byte = transfer.buffer.get(transfer.position).copied();
+                transfer.position += 1;
                 byte.unwrap_or(0)
             }
             _ => 0,
@@ -183,22 +246,33 @@ impl Drive {
         for byte in data {
             *byte = self.next_byte();
         }
-        matches!(&self.phase, Phase::DataIn { buffer, position, .. } if *position >= buffer.len())
+        matches!(&self.phase, Phase::DataIn(transfer) if transfer.position >= transfer.end)
     }
 
     /// The host writes the data register. `true` when the block is through.
     pub(super) fn write_data(&mut self, data: &[u8]) -> bool {
-        let (Phase::DataOut { buffer, position, .. } | Phase::Packet { buffer, position }) =
-            &mut self.phase
-        else {
-            return false;
+        let (buffer, position, end) = match &mut self.phase {
+            Phase::DataOut(Transfer { buffer, position, end, .. }) => (buffer, position, *end),
+            Phase::Packet { buffer, position } => {
+                let end = buffer.len();
+                (buffer, position, end)
+            }
+            _ => return false,
         };
         for byte in data {
-            if let Some(slot) = buffer.get_mut(*position) {
+            if let Some(slot) = buffer.get_mut(*position).filter(|_| *position < end) {
                 *slot = *byte;
                 *position += 1;
             }
         }
-        *position >= buffer.len()
+        *position >= end
+    }
+
+    /// Goes on to the next DRQ block of the buffer, if there is one.
+    pub(super) fn next_block(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::DataIn(transfer) | Phase::DataOut(transfer) => transfer.next_block(),
+            _ => false,
+        }
     }
 }

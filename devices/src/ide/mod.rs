@@ -19,8 +19,11 @@
 //! | `cdrom.rs` | PACKET commands of a CD-ROM drive |
 //! | `identify.rs` | what they say of themselves |
 //! | `bus_master.rs` | BMIDE registers and PRD tables |
+//! | `work.rs` | what drives ask their media for, and what follows from the answers |
 //!
-//! Commands complete before the write that gave them returns; the interrupt follows at once.
+//! A command that needs the medium leaves the drive busy: the medium's thread carries the request
+//! out, then goes on with the command and raises the interrupt. A reset does not wait for it; its
+//! answer is dropped, and requests after the reset are carried out after it.
 //!
 //! Sources: ATA/ATAPI-6 (T13/1410D); INF-8090i (Mt. Fuji) for CD-ROM commands; Intel "Programming
 //! Interface for Bus Master IDE Controller", revision 1.0.
@@ -33,6 +36,9 @@ mod drive;
 mod identify;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod thread_tests;
+mod work;
 
 pub use bus_master::BusMasterPorts;
 pub use channel::{Channel, ChannelState};

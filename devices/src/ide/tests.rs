@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use super::*;
+use crate::block::Medium;
 use crate::bus::{BusDevice, lock};
 use crate::dma::ProbeMemory;
 use crate::interrupt::ProbeIrq;
@@ -21,14 +22,17 @@ fn pattern(sectors: usize) -> Vec<u8> {
 }
 
 fn bench() -> Bench {
+    bench_with(|image| Medium::inline(Box::new(image)))
+}
+
+fn bench_with(medium: impl Fn(Vec<u8>) -> Medium) -> Bench {
     let irq = Arc::new(ProbeIrq::new());
     let memory = ProbeMemory::new(0x4_0000);
     let media = [
-        Some(Media::Disk(Box::new(pattern(SECTORS)))),
-        Some(Media::Cdrom(Some(Box::new(pattern(400))))),
+        Some(Media::Disk(medium(pattern(SECTORS)))),
+        Some(Media::Cdrom(Some(medium(pattern(400))))),
     ];
-    let channel = Channel::new(0x1f0, media, Box::new(irq.clone()), memory.clone());
-    let channel = Arc::new(Mutex::new(channel));
+    let channel = Channel::shared(0x1f0, media, Box::new(irq.clone()), memory.clone());
     let ports = BusMasterPorts::new([channel.clone(), channel.clone()]);
     Bench { channel, ports, irq, memory }
 }
@@ -227,9 +231,9 @@ fn packets_by_dma() {
 #[test]
 fn a_channel_without_drives_floats() {
     let irq = Arc::new(ProbeIrq::new());
-    let mut channel = Channel::new(0x170, [None, None], Box::new(irq), ProbeMemory::new(0x1000));
+    let channel = Channel::shared(0x170, [None, None], Box::new(irq), ProbeMemory::new(0x1000));
     let mut status = [0];
-    channel.read(0x177, &mut status);
+    lock(&channel).read(0x177, &mut status);
     assert_eq!(status, [0x7f]);
 }
 

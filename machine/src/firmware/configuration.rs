@@ -42,18 +42,22 @@ pub(crate) fn configuration(
     Ok(device)
 }
 
-/// CMOS bytes that PC firmware expects: floppy drives (two 1.44 MB at most), equipment, number of
-/// processors, boot order.
-pub(crate) fn configure_cmos(rtc: &mut RtcDevice, floppies: usize, cpus: u8, boot: BootOrder) {
-    const TYPE_1440K: u8 = 4;
-    let drives = match floppies {
-        0 => 0,
-        1 => TYPE_1440K << 4,
-        _ => TYPE_1440K << 4 | TYPE_1440K,
+/// CMOS bytes that PC firmware expects: floppy drives (two at most, by the bytes of the disk in
+/// them), equipment, number of processors, boot order.
+pub(crate) fn configure_cmos(rtc: &mut RtcDevice, floppies: &[u64], cpus: u8, boot: BootOrder) {
+    // 360 KB, 1.2 MB, 720 KB, 1.44 MB, 2.88 MB.
+    let kind = |index: usize| {
+        floppies.get(index).map_or(0, |bytes| match bytes / 1024 {
+            0..=360 => 1,
+            361..=720 => 3,
+            721..=1200 => 2,
+            1201..=1440 => 4,
+            _ => 5,
+        })
     };
-    rtc.set_cmos(0x10, drives);
+    rtc.set_cmos(0x10, kind(0) << 4 | kind(1));
     // Equipment: x87, PS/2 mouse, floppy drives.
-    let floppy_bits = match floppies {
+    let floppy_bits = match floppies.len() {
         0 => 0,
         1 => 0x01,
         _ => 0x41,

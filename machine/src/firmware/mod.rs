@@ -18,7 +18,7 @@ pub(crate) use log::LogLines;
 pub(crate) use shadow::{ShadowRam, rom_range};
 
 use crate::chipset::Peripherals;
-use devices::block::BlockDevice;
+use devices::block::Medium;
 
 /// Which kind of drive is tried first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -33,14 +33,14 @@ pub enum BootOrder {
 }
 
 /// What is in the drives.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Drives {
     /// Hard disks, at most four together with the CD-ROMs.
-    pub disks: Vec<Box<dyn BlockDevice>>,
+    pub disks: Vec<Medium>,
     /// CD-ROMs.
-    pub cdroms: Vec<Box<dyn BlockDevice>>,
+    pub cdroms: Vec<Medium>,
     /// Floppies, at most two.
-    pub floppies: Vec<Box<dyn BlockDevice>>,
+    pub floppies: Vec<Medium>,
 }
 
 /// A machine that boots from its firmware.

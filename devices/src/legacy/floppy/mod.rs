@@ -8,19 +8,25 @@
 //! | 0x3F5 | results, one byte at a time | command and parameters |
 //! | 0x3F7 | digital input: bit 7 disk changed | data rate |
 //!
-//! A command is carried out when its last parameter arrives, its data moved by DMA at once; transfers
-//! by the processor (SPECIFY's ND bit) are not offered and end abnormally.
+//! A command is carried out when its last parameter arrives. One that moves sectors stays in its
+//! execution phase, the controller busy, until the disk has answered and DMA has moved them
+//! (`transfer.rs`); transfers by the processor (SPECIFY's ND bit) are not offered and end abnormally.
 //!
 //! Source: Intel 82077AA datasheet (290166).
 
-use std::sync::{Arc, Mutex};
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::sync::{Arc, Mutex, Weak};
 
 use serde::{Deserialize, Serialize};
 
-use crate::block::BlockDevice;
-use crate::bus::{BusDevice, lock, read_bytes, write_bytes};
+use crate::block::Medium;
+use crate::bus::{BusDevice, read_bytes, write_bytes};
 use crate::interrupt::IrqLine;
-use crate::legacy::dma8237::{Direction, DmaDevice};
+use crate::legacy::dma8237::DmaDevice;
+use transfer::Execution;
 
 /// The ports, for [`crate::Bus::insert_ports`].
 pub const PORTS: &[(u16, u16)] = &[(0x3f0, 6), (0x3f7, 1)];
@@ -69,6 +75,8 @@ pub struct FloppyState {
     command: Vec<u8>,
     /// Results that the host has not read; the next is the last.
     results: Vec<u8>,
+    /// The command that moves data now.
+    executing: Option<Execution>,
     cylinder: [u8; 4],
     /// Status 0 of drives whose interrupt SENSE INTERRUPT STATUS has not taken.
     pending: Vec<u8>,
@@ -83,9 +91,13 @@ pub struct FloppyState {
 /// The controller with its disks.
 pub struct Floppy {
     state: FloppyState,
-    disks: [Option<Box<dyn BlockDevice>>; 2],
+    disks: [Option<Medium>; 2],
     irq: Box<dyn IrqLine>,
     dma: Arc<Mutex<DmaDevice>>,
+    /// Counts requests to the disks and resets, to know an answer that nobody waits for.
+    ticket: u64,
+    /// Itself, for the disks' answers.
+    me: Weak<Mutex<Floppy>>,
 }
 
 /// Parameters of a command, without the command byte itself.
@@ -103,17 +115,18 @@ fn parameters(command: u8) -> usize {
 
 impl Floppy {
     /// A controller after reset. `irq` is IRQ 6; data move by channel 2 of `dma`.
-    pub fn new(
-        disks: [Option<Box<dyn BlockDevice>>; 2],
+    pub fn shared(
+        disks: [Option<Medium>; 2],
         irq: Box<dyn IrqLine>,
         dma: Arc<Mutex<DmaDevice>>,
-    ) -> Self {
+    ) -> Arc<Mutex<Self>> {
         let changed = [disks[0].is_some(), disks[1].is_some()];
         let state = FloppyState {
             output: NOT_RESET | DMA_ENABLE,
             rate: 2,
             command: Vec::new(),
             results: Vec::new(),
+            executing: None,
             cylinder: [0; 4],
             pending: Vec::new(),
             interrupt: false,
@@ -123,7 +136,7 @@ impl Floppy {
             locked: false,
             perpendicular: 0,
         };
-        Self { state, disks, irq, dma }
+        Arc::new_cyclic(|me| Mutex::new(Self { state, disks, irq, dma, ticket: 0, me: me.clone() }))
     }
 
     /// The state to save; disks are the machine's configuration.
@@ -131,9 +144,12 @@ impl Floppy {
         &self.state
     }
 
-    /// Takes a saved state and drives the interrupt to match.
+    /// Takes a saved state and drives the interrupt to match. What a disk was asked for is asked for
+    /// again.
     pub fn restore(&mut self, state: FloppyState) {
         self.state = state;
+        self.ticket += 1;
+        self.resume();
         self.drive();
     }
 
@@ -149,6 +165,8 @@ impl Floppy {
     fn reset(&mut self) {
         self.state.command.clear();
         self.state.results.clear();
+        self.state.executing = None;
+        self.ticket += 1;
         if !self.state.locked {
             self.state.configure = [0; 3];
         }
@@ -160,6 +178,8 @@ impl Floppy {
     fn main_status(&self) -> u8 {
         if self.state.output & NOT_RESET == 0 {
             0
+        } else if self.state.executing.is_some() {
+            BUSY
         } else if !self.state.results.is_empty() {
             RQM | DIO | BUSY
         } else if !self.state.command.is_empty() {
@@ -208,7 +228,7 @@ impl Floppy {
                 }
             }
             0x3f7 => self.state.rate = value & 3,
-            0x3f5 if self.state.output & NOT_RESET != 0 && self.state.results.is_empty() => {
+            0x3f5 if self.main_status() & (RQM | DIO) == RQM => {
                 self.state.command.push(value);
                 let first = self.state.command.first().copied().unwrap_or(0);
                 if self.state.command.len() > parameters(first) {
@@ -269,9 +289,7 @@ impl Floppy {
             }
             // FORMAT TRACK.
             0x0d => {
-                let result = self.format(drive, byte(1) >> 2 & 1, byte(5));
-                let cylinder = self.state.cylinder[drive];
-                self.finish(result, byte(1) & 7, [cylinder, byte(1) >> 2 & 1, 1]);
+                self.format(byte(1) & 7, byte(5));
             }
             // DUMPREG.
             0x0e => {
@@ -326,93 +344,6 @@ impl Floppy {
         self.results(&[status_0 | select, status_1, status_2, cylinder, head, sector, 2]);
         self.interrupt();
     }
-
-    fn transfer(&mut self, command: &[u8]) {
-        let byte = |at: usize| command.get(at).copied().unwrap_or(0);
-        let mut at = [byte(2), byte(3), byte(4)];
-        let write = matches!(byte(0) & 0x1f, 0x05 | 0x09);
-        let result = self.move_sectors(write, byte(0) & 0x80 != 0, byte(1), &mut at, byte(6));
-        self.finish(result, byte(1) & 7, at);
-    }
-
-    /// Moves sectors until DMA's terminal count. `at` is cylinder, head and sector, and is left at
-    /// the next one.
-    fn move_sectors(
-        &mut self,
-        write: bool,
-        multi_track: bool,
-        select: u8,
-        at: &mut [u8; 3],
-        last_sector: u8,
-    ) -> Result<(), Failure> {
-        let disk = self.disks.get_mut(usize::from(select & 3)).and_then(Option::as_mut);
-        let disk = disk.ok_or(NO_DISK)?;
-        let (cylinders, sectors) = geometry(disk.size());
-        if write && disk.read_only() {
-            return Err(WRITE_PROTECTED);
-        }
-        let mut dma = lock(&self.dma);
-        loop {
-            let [cylinder, head, sector] = *at;
-            if cylinder >= cylinders || head > 1 || sector == 0 || sector > sectors {
-                return Err(NO_SECTOR);
-            }
-            let index = (u64::from(cylinder) * 2 + u64::from(head)) * u64::from(sectors)
-                + u64::from(sector - 1);
-            let offset = index * SECTOR as u64;
-            let mut data = [0; SECTOR];
-            let (pending, direction) = dma.pending(DMA_CHANNEL).ok_or(OVERRUN)?;
-            let len = pending.min(SECTOR);
-            let end = if write {
-                if direction != Direction::FromMemory {
-                    return Err(OVERRUN);
-                }
-                let end = dma.from_memory(DMA_CHANNEL, data.get_mut(..len).unwrap_or_default());
-                disk.write_at(offset, &data).map_err(|_| DATA_ERROR)?;
-                end
-            } else {
-                if direction == Direction::FromMemory {
-                    return Err(OVERRUN);
-                }
-                disk.read_at(offset, &mut data).map_err(|_| DATA_ERROR)?;
-                dma.to_memory(DMA_CHANNEL, data.get(..len).unwrap_or_default())
-            };
-            let at_end = sector >= last_sector;
-            *at = match (at_end, multi_track && head == 0) {
-                (false, _) => [cylinder, head, sector + 1],
-                (true, true) => [cylinder, 1, 1],
-                (true, false) => [cylinder.wrapping_add(1), head & u8::from(!multi_track), 1],
-            };
-            if end {
-                return Ok(());
-            }
-            if at_end && !(multi_track && head == 0) {
-                return Err(END_OF_CYLINDER);
-            }
-        }
-    }
-
-    /// Fills a track; its sectors' identities, which DMA brings, are those of the geometry.
-    fn format(&mut self, drive: usize, head: u8, filler: u8) -> Result<(), Failure> {
-        let cylinder = self.state.cylinder.get(drive).copied().unwrap_or(0);
-        let disk = self.disks.get_mut(drive).and_then(Option::as_mut).ok_or(NO_DISK)?;
-        let (cylinders, sectors) = geometry(disk.size());
-        if disk.read_only() {
-            return Err(WRITE_PROTECTED);
-        }
-        if cylinder >= cylinders {
-            return Err(NO_SECTOR);
-        }
-        let track = (u64::from(cylinder) * 2 + u64::from(head)) * u64::from(sectors);
-        let data = vec![filler; usize::from(sectors) * SECTOR];
-        disk.write_at(track * SECTOR as u64, &data).map_err(|_| DATA_ERROR)?;
-        let mut dma = lock(&self.dma);
-        if let Some((len, Direction::FromMemory)) = dma.pending(DMA_CHANNEL) {
-            let mut identities = vec![0; len.min(usize::from(sectors) * 4)];
-            dma.from_memory(DMA_CHANNEL, &mut identities);
-        }
-        Ok(())
-    }
 }
 
 impl BusDevice for Floppy {
@@ -423,120 +354,5 @@ impl BusDevice for Floppy {
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         write_bytes(offset, data, |port, value| self.write_register(port, value));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dma::ProbeMemory;
-    use crate::interrupt::ProbeIrq;
-    use proptest::prelude::*;
-
-    struct Bench {
-        floppy: Floppy,
-        dma: Arc<Mutex<DmaDevice>>,
-        memory: Arc<ProbeMemory>,
-        irq: Arc<ProbeIrq>,
-    }
-
-    fn bench() -> Bench {
-        let memory = ProbeMemory::new(0x1_0000);
-        let dma = Arc::new(Mutex::new(DmaDevice::new(memory.clone())));
-        let irq = Arc::new(ProbeIrq::new());
-        let image: Vec<u8> = (0..1_474_560u32).map(|i| (i / 512) as u8).collect();
-        let disks: [Option<Box<dyn BlockDevice>>; 2] = [Some(Box::new(image)), None];
-        let floppy = Floppy::new(disks, Box::new(irq.clone()), dma.clone());
-        Bench { floppy, dma, memory, irq }
-    }
-
-    impl Bench {
-        fn command(&mut self, bytes: &[u8]) -> Vec<u8> {
-            for byte in bytes {
-                assert_eq!(self.floppy.main_status() & (RQM | DIO), RQM);
-                self.floppy.write(0x3f5, &[*byte]);
-            }
-            let mut results = Vec::new();
-            while self.floppy.main_status() & DIO != 0 {
-                let mut byte = [0];
-                self.floppy.read(0x3f5, &mut byte);
-                results.push(byte[0]);
-            }
-            results
-        }
-
-        fn program_dma(&self, mode: u8, address: u16, count: u16) {
-            let mut dma = lock(&self.dma);
-            dma.write(0x0c, &[0]);
-            dma.write(0x0b, &[mode | 2]);
-            for (port, value) in [(4, address), (5, count - 1)] {
-                for byte in value.to_le_bytes() {
-                    dma.write(port, &[byte]);
-                }
-            }
-            dma.write(0x0a, &[2]);
-        }
-    }
-
-    #[test]
-    fn reset_interrupts_and_is_sensed_four_times() {
-        let mut bench = bench();
-        bench.floppy.write(0x3f2, &[0]);
-        assert_eq!(bench.floppy.main_status(), 0);
-        bench.floppy.write(0x3f2, &[0x1c]);
-        assert!(bench.irq.level());
-        for drive in 0..4 {
-            assert_eq!(bench.command(&[8]), [0xc0 | drive, 0]);
-        }
-        assert_eq!(bench.command(&[8]), [0x80]);
-        assert!(!bench.irq.level());
-    }
-
-    #[test]
-    fn sectors_are_read_across_heads_and_written() {
-        let mut bench = bench();
-        assert!(bench.command(&[0x0f, 0, 1]).is_empty());
-        assert!(bench.irq.level());
-        assert_eq!(bench.command(&[8]), [0x20, 1]);
-        // Cylinder 1, head 0, sectors 17 and 18, then head 1, sector 1.
-        bench.program_dma(0x44, 0x1000, 3 * 512);
-        let results = bench.command(&[0xe6, 0, 1, 0, 17, 2, 18, 0x1b, 0xff]);
-        assert_eq!(results, [0, 0, 0, 1, 1, 2, 2]);
-        let memory = lock(&bench.memory.0);
-        assert_eq!([memory[0x1000], memory[0x1200], memory[0x1400]], [52, 53, 54]);
-        drop(memory);
-        bench.program_dma(0x48, 0x1000, 512);
-        assert_eq!(bench.command(&[0xc5, 0, 0, 0, 1, 2, 18, 0x1b, 0xff])[0], 0);
-        bench.program_dma(0x44, 0x2000, 512);
-        assert_eq!(bench.command(&[0xe6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff])[0], 0);
-        assert_eq!(lock(&bench.memory.0)[0x2000], 52);
-    }
-
-    #[test]
-    fn what_is_not_there_fails() {
-        let mut bench = bench();
-        bench.program_dma(0x44, 0x1000, 512);
-        assert_eq!(bench.command(&[0xe6, 0, 0, 0, 19, 2, 18, 0x1b, 0xff])[..2], [0x40, 4]);
-        assert_eq!(bench.command(&[0xe6, 1, 0, 0, 1, 2, 18, 0x1b, 0xff])[..2], [0x41, 1]);
-        assert_eq!(bench.command(&[0x1f]), [0x80]);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn random_accesses(accesses in prop::collection::vec(
-            (0u8..3, 0x3f0u64..0x3f8, any::<u8>()), 0..300,
-        )) {
-            let mut bench = bench();
-            for (kind, port, value) in accesses {
-                match kind {
-                    0 => bench.floppy.read(port, &mut [value]),
-                    1 => bench.floppy.write(port, &[value]),
-                    _ => bench.program_dma(value, 0xff00, u16::from(value) * 64 + 1),
-                }
-            }
-            let saved = serde_json::to_string(bench.floppy.state()).unwrap();
-            bench.floppy.restore(serde_json::from_str(&saved).unwrap());
-        }
     }
 }
