@@ -1,25 +1,71 @@
 //! `ringshift run`: boots a kernel from files, or drives through firmware.
 
-use crate::cli::RunArgs;
+use crate::cli::{BootFrom, MediaArgs, RunArgs};
+use crate::drive_image::DriveImage;
 use crate::lockstep;
 use crate::session::{self, Session};
 use crate::status;
 use anyhow::{Context, Result, bail};
 use machine::config::Kernel;
+use machine::recognise::{Bootable, Image, recognise};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
-    if args.kernel.is_none() && args.media.any() {
-        return run_drives(args);
-    }
-    let Some(path) = &args.kernel else {
-        bail!(
-            "nothing to boot: give --kernel, --disk, --cdrom or --floppy FILE, or try `ringshift demo`, which needs no file"
-        );
+    let mut media = args.media.clone();
+    let kernel = match &args.image {
+        Some(path) => recognised(path, &mut media)?,
+        None => args.kernel.as_deref(),
     };
+    match kernel {
+        Some(path) => run_kernel(args, path),
+        None if !media.any() => bail!(
+            "nothing to boot: give an IMAGE, --kernel, --disk, --cdrom or --floppy FILE, or try `ringshift demo`, which needs no file"
+        ),
+        None if args.initrd.is_some() => bail!("--initrd belongs to a kernel: give --kernel FILE"),
+        None => run_drives(args, &media),
+    }
+}
+
+/// Recognises an image. A kernel is returned; others go into their drive.
+fn recognised<'a>(path: &'a Path, media: &mut MediaArgs) -> Result<Option<&'a Path>> {
+    let image = recognise(path)?;
+    // What was named by its own option boots if the image cannot.
+    let first = match image {
+        Image::Kernel => return Ok(Some(path)),
+        Image::Cdrom(bootable) => {
+            let others = !(media.disk.is_empty() && media.floppy.is_empty());
+            let why = match bootable {
+                Bootable::Yes => None,
+                Bootable::OtherPlatforms => Some("boots by UEFI only, not from a BIOS"),
+                Bootable::No => Some("has no El Torito boot catalog"),
+            };
+            if let Some(why) = why.filter(|_| !others) {
+                bail!(
+                    "{}: an ISO 9660 volume that {why}: give it as --cdrom to a guest that boots from a --disk or --floppy",
+                    path.display()
+                );
+            }
+            media.cdrom.insert(0, DriveImage::new(path));
+            why.is_none().then_some(BootFrom::Cdrom)
+        }
+        Image::Floppy => {
+            media.floppy.insert(0, DriveImage::new(path));
+            Some(BootFrom::Floppy)
+        }
+        Image::Disk(_) => {
+            media.disk.insert(0, DriveImage::new(path));
+            Some(BootFrom::Disk)
+        }
+    };
+    media.boot = media.boot.or(first);
+    Ok(None)
+}
+
+/// Boots a kernel without firmware.
+fn run_kernel(args: &RunArgs, path: &Path) -> Result<ExitCode> {
     let limit = args.machine.memory;
     let image = read(path, "kernel", limit)?;
     let initrd = match &args.initrd {
@@ -49,13 +95,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
 }
 
 /// Boots drives through firmware.
-fn run_drives(args: &RunArgs) -> Result<ExitCode> {
+fn run_drives(args: &RunArgs, media: &MediaArgs) -> Result<ExitCode> {
     if args.machine.lockstep {
         bail!("--lockstep runs kernels only: give --kernel FILE");
     }
     let end = Session {
         kernel: None,
-        media: &args.media,
+        media,
         machine: &args.machine,
         serial: args.serial.clone(),
         no_reboot: args.no_reboot,

@@ -12,6 +12,7 @@ pub mod guests;
 mod interrupts;
 pub mod lockstep;
 pub mod machine;
+pub mod recognise;
 pub mod stats;
 mod timers;
 pub mod vcpu;
