@@ -7,7 +7,12 @@
 //! tells every vCPU, whose engine drops the blocks that touch it and marks again what it
 //! decodes anew. So the map needs no reference counts, and a page whose last granule is
 //! rewritten becomes an ordinary page.
+//!
+//! Boot loaders keep variables and patched operands between instructions. A page where stores hit
+//! granules again and again gets a map of its bytes, and from then on only stores to bytes of code
+//! count.
 
+use hashbrown::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,8 +26,13 @@ pub const GRANULE: u64 = 64;
 /// Mail that a vCPU has not read yet beyond which it is told to drop everything.
 const MAILBOX_LIMIT: usize = 1024;
 
-/// Cached code that is no longer valid: whole granules. Blocks that touch any of their bytes
-/// must be dropped.
+/// Hits of granules after which a page gets a map of bytes.
+const HITS_BEFORE_BYTES: u32 = 16;
+
+/// Pages of which hits are known: a bound to the memory for maps of bytes, 10 MB at most.
+const MAX_HIT_PAGES: usize = 1 << 14;
+
+/// Cached code that is no longer valid. Blocks that touch any of its bytes must be dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CodeWrite {
     /// First guest-physical address.
@@ -109,8 +119,71 @@ pub(crate) struct CodeWatch {
     mailboxes: Mutex<Vec<Arc<Mailbox>>>,
     /// Number of mailboxes, to skip the lock where there is nobody else.
     count: AtomicU32,
-    /// Orders changes of granule maps and page flags.
-    marks: Mutex<()>,
+    /// Orders changes of granule maps and page flags; what is known of pages that were hit.
+    marks: Mutex<HashMap<u64, HitPage>>,
+}
+
+/// A page in which stores hit cached code.
+#[derive(Debug, Default)]
+struct HitPage {
+    hits: u32,
+    /// The bytes that are code, once granules have proved too coarse.
+    bytes: Option<Box<ByteMap>>,
+    /// The end of the last store that hit.
+    end: u64,
+}
+
+/// A bit for each byte of a page: a word for each granule.
+#[derive(Debug)]
+struct ByteMap([u64; GRANULES]);
+
+const GRANULES: usize = (PAGE_SIZE / GRANULE) as usize;
+const _: () = assert!(GRANULE == u64::BITS as u64);
+
+/// The granules that `len` bytes at `gpa`, within one page, touch, with a bit for each byte.
+fn byte_masks(gpa: u64, len: u64) -> impl Iterator<Item = (usize, u64)> {
+    let first = gpa % PAGE_SIZE;
+    let end = (first + len.max(1)).min(PAGE_SIZE);
+    (first / GRANULE..end.div_ceil(GRANULE)).map(move |granule| {
+        let base = granule * GRANULE;
+        let (from, to) = (first.max(base) - base, end.min(base + GRANULE) - base);
+        (granule as usize, (u64::MAX >> (GRANULE - (to - from))) << from)
+    })
+}
+
+impl ByteMap {
+    /// Everything in the granules of `word` is taken for code.
+    fn of_granules(word: u64) -> ByteMap {
+        ByteMap(std::array::from_fn(|n| if word >> n & 1 != 0 { u64::MAX } else { 0 }))
+    }
+
+    fn mark(&mut self, gpa: u64, len: u64) {
+        for (granule, mask) in byte_masks(gpa, len) {
+            self.0[granule] |= mask;
+        }
+    }
+
+    /// A store: unmarks its bytes and, if `ahead`, those behind it up to one that is not code or to
+    /// the granule's end. Returns what is invalid then, and the granules that have no code any
+    /// more.
+    fn hit(&mut self, gpa: u64, len: u64, ahead: bool) -> (Option<CodeWrite>, u64) {
+        let (mut end, mut empty) = (None, 0);
+        for (granule, mask) in byte_masks(gpa, len) {
+            let word = &mut self.0[granule];
+            if *word & mask == 0 {
+                continue;
+            }
+            let last = 63 - (*word & mask).leading_zeros();
+            let run = if ahead { (*word >> last).trailing_ones() } else { 1 };
+            *word &= !(mask | (u64::MAX >> (u64::BITS - run)) << last);
+            end = Some(page_of(gpa) + granule as u64 * GRANULE + u64::from(last + run));
+            if *word == 0 {
+                empty |= 1 << granule;
+            }
+        }
+        let end = end.map(|end| end.max(gpa + len));
+        (end.map(|end| CodeWrite { gpa, len: end - gpa }), empty)
+    }
 }
 
 impl CodeWatch {
@@ -158,6 +231,18 @@ fn granule_mask(gpa: u64, len: u64) -> u64 {
     (u64::MAX >> (63 - (last - first))) << first
 }
 
+/// The address of the page.
+fn page_of(gpa: u64) -> u64 {
+    gpa & !(PAGE_SIZE - 1)
+}
+
+/// From the first to the last of the granules of `hit`, in the page of `gpa`.
+fn granules(gpa: u64, hit: u64) -> CodeWrite {
+    let first = u64::from(hit.trailing_zeros());
+    let last = 63 - u64::from(hit.leading_zeros());
+    CodeWrite { gpa: page_of(gpa) + first * GRANULE, len: (last - first + 1) * GRANULE }
+}
+
 /// Calls `visit` with the piece of `gpa..gpa + len` in each page.
 pub(crate) fn for_each_page(gpa: u64, len: u64, mut visit: impl FnMut(u64, u64)) {
     let (mut gpa, mut left) = (gpa, len);
@@ -181,23 +266,27 @@ impl GuestRam {
         }
         let Some(word) = self.granule_word(gpa) else { return false };
         let mask = granule_mask(gpa, len);
-        if word.load(Ordering::Acquire) & mask == mask {
+        let mut marks = lock(&self.code.marks);
+        let bytes = marks.get_mut(&page_of(gpa)).and_then(|page| page.bytes.as_mut());
+        if bytes.is_none() && word.load(Ordering::Acquire) & mask == mask {
             return false;
         }
-        let _order = lock(&self.code.marks);
+        if let Some(bytes) = bytes {
+            bytes.mark(gpa, len);
+        }
         word.fetch_or(mask, Ordering::AcqRel);
         let new = !self.set_flags(gpa, PageFlags::HAS_CODE).has(PageFlags::HAS_CODE);
         // The engine reads the code bytes next: either it sees what another vCPU stored, or
         // that vCPU sees the mark (see `note_write_in_page`).
         fence(Ordering::SeqCst);
         if new {
-            self.code.broadcast(Some(sender), CodeEvent::Marked(gpa & !(PAGE_SIZE - 1)));
+            self.code.broadcast(Some(sender), CodeEvent::Marked(page_of(gpa)));
         }
         new
     }
 
     /// After a store within one page: sets the dirty flag and, where the store hit cached
-    /// code, unmarks its granules, tells other vCPUs and returns what became invalid.
+    /// code, unmarks it, tells other vCPUs and returns what became invalid.
     pub(crate) fn note_write_in_page(
         &self,
         sender: Option<&Arc<Mailbox>>,
@@ -217,19 +306,36 @@ impl GuestRam {
         if word.load(Ordering::Acquire) & mask == 0 {
             return None;
         }
-        let order = lock(&self.code.marks);
-        let hit = word.fetch_and(!mask, Ordering::AcqRel) & mask;
+        let mut marks = lock(&self.code.marks);
+        let hit = word.load(Ordering::Acquire) & mask;
         if hit == 0 {
             return None;
         }
-        if word.load(Ordering::Acquire) == 0 {
+        if marks.len() >= MAX_HIT_PAGES {
+            // Granules say the same, if less exactly.
+            marks.clear();
+        }
+        let page = marks.entry(page_of(gpa)).or_default();
+        let (write, empty) = match &mut page.bytes {
+            Some(bytes) => {
+                let hit = bytes.hit(gpa, len, page.end == gpa);
+                page.end = if hit.0.is_some() { gpa + len } else { page.end };
+                hit
+            }
+            None => {
+                page.hits += 1;
+                if page.hits >= HITS_BEFORE_BYTES {
+                    let left = word.load(Ordering::Acquire) & !hit;
+                    page.bytes = Some(Box::new(ByteMap::of_granules(left)));
+                }
+                (Some(granules(gpa, hit)), hit)
+            }
+        };
+        if empty != 0 && word.fetch_and(!empty, Ordering::AcqRel) & !empty == 0 {
             self.clear_flags(gpa, PageFlags::HAS_CODE);
         }
-        drop(order);
-        let page = gpa & !(PAGE_SIZE - 1);
-        let first = u64::from(hit.trailing_zeros());
-        let last = 63 - u64::from(hit.leading_zeros());
-        let write = CodeWrite { gpa: page + first * GRANULE, len: (last - first + 1) * GRANULE };
+        drop(marks);
+        let write = write?;
         self.code.broadcast(sender, CodeEvent::Written(write));
         Some(write)
     }
@@ -339,6 +445,29 @@ mod tests {
         assert_eq!(granule_mask(0x1000, 4096), !0);
         assert_eq!(granule_mask(0x1FC0, 4096), 1 << 63);
         assert_eq!(granule_mask(0x1080, 0), 1 << 2);
+    }
+
+    #[test]
+    fn stores_beside_code_do_not_count() {
+        let written = |gpa, len| Some(CodeWrite { gpa, len });
+        let mut map = ByteMap::of_granules(1 << 1);
+        assert_eq!(map.hit(0x5000, 0x40, true), (None, 0));
+        map.0[1] = 0;
+        map.mark(0x5044, 4);
+        map.mark(0x5048, 8);
+        map.mark(0x5060, 0x30);
+        assert_eq!(map.hit(0x5040, 4, true), (None, 0));
+        assert_eq!(map.hit(0x5050, 16, true), (None, 0));
+        assert_eq!(map.hit(0x5043, 2, false), (written(0x5043, 2), 0));
+        assert_eq!(map.hit(0x5043, 2, false), (None, 0));
+        // The operand at 0x5046, and what follows it up to the gap.
+        assert_eq!(map.hit(0x5046, 1, true), (written(0x5046, 10), 0));
+        assert_eq!(map.hit(0x5046, 10, true), (None, 0));
+        // Up to the granule's end, and then into the next one.
+        assert_eq!(map.hit(0x5062, 1, true), (written(0x5062, 0x1E), 0));
+        assert_eq!(map.hit(0x507F, 2, true), (written(0x507F, 0x11), 1 << 2));
+        assert_eq!(map.hit(0x5000, 0x1000, false), (written(0x5000, 0x1000), 1 << 1));
+        assert_eq!(map.hit(0x5000, 0x1000, true), (None, 0));
     }
 
     #[test]

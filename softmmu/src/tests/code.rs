@@ -64,6 +64,36 @@ fn a_page_whose_code_is_gone_gets_its_write_tag_back() {
 }
 
 #[test]
+fn code_and_data_in_one_granule_part_after_some_hits() {
+    let mut guest = guest();
+    let mut reported = 0;
+    for _ in 0..100 {
+        guest.mmu.mark_code_range(CODE + 0x104, 0x10);
+        guest.mmu.store(LINEAR + 0x100, 1u32).expect("store");
+        reported += guest.mmu.take_code_writes().len();
+    }
+    assert!((1..50).contains(&reported), "{reported}");
+    // Stores to the code itself still count, through any alias, and by devices.
+    guest.mmu.store(ALIAS + 0x102, 1u32).expect("store");
+    assert_eq!(guest.mmu.take_code_writes(), [CodeWrite { gpa: CODE + 0x102, len: 4 }]);
+    guest.mmu.mark_code_range(CODE + 0x104, 0x10);
+    guest.mmu.ram.clone().note_device_write(CODE + 0x110, 1);
+    guest.mmu.sync_code_pages();
+    assert_eq!(guest.mmu.take_code_writes(), [CodeWrite { gpa: CODE + 0x110, len: 1 }]);
+    // The next store goes on there: somebody rewrites the code.
+    guest.mmu.store(LINEAR + 0x111, 1u8).expect("store");
+    assert_eq!(guest.mmu.take_code_writes(), [CodeWrite { gpa: CODE + 0x111, len: 3 }]);
+    // Without code the page gets its write tag back.
+    guest.mmu.store(LINEAR + 0x104, 1u64).expect("store");
+    guest.mmu.store(LINEAR + 0x10C, 1u64).expect("store");
+    let stores = guest.mmu.stats.code_page_stores;
+    for _ in 0..10 {
+        guest.mmu.store(LINEAR + 0x104, 1u64).expect("store");
+    }
+    assert_eq!(guest.mmu.stats.code_page_stores, stores);
+}
+
+#[test]
 fn every_kind_of_store_is_seen() {
     let stores: [fn(&mut Mmu); 9] = [
         |mmu| mmu.store(LINEAR, 1u64).expect("store"),
