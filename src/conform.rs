@@ -82,6 +82,9 @@ struct MooArgs {
     /// Only the test with this index
     #[arg(long, value_name = "N")]
     index: Option<u32>,
+    /// What runs the tests
+    #[arg(long, value_enum, default_value_t = Engine::Interp)]
+    engine: Engine,
     /// Differences shown for each file
     #[arg(long, default_value_t = 3)]
     keep: usize,
@@ -115,6 +118,16 @@ enum Engine {
     JitHelpers,
 }
 
+impl From<Engine> for host::Engine {
+    fn from(engine: Engine) -> host::Engine {
+        match engine {
+            Engine::Interp => host::Engine::Interp,
+            Engine::Jit => host::Engine::Jit,
+            Engine::JitHelpers => host::Engine::JitHelpers,
+        }
+    }
+}
+
 pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode> {
     match &args.suite {
         Suite::Host(args) => run_host(args),
@@ -132,11 +145,7 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
             seed: args.seed,
             count: args.count,
             bits,
-            engine: match args.engine {
-                Engine::Interp => host::Engine::Interp,
-                Engine::Jit => host::Engine::Jit,
-                Engine::JitHelpers => host::Engine::JitHelpers,
-            },
+            engine: args.engine.into(),
             filter: args.filter.clone(),
             form: args.form.clone(),
             case: args.case,
@@ -166,6 +175,7 @@ fn run_moo(args: &MooArgs) -> Result<ExitCode> {
         masks: args.masks.clone(),
         filter: args.filter.clone(),
         index: args.index,
+        engine: args.engine.into(),
         shard: args.common.shard,
         threads: args.common.threads.unwrap_or(defaults.threads),
         keep: args.keep,

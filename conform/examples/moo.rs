@@ -1,5 +1,6 @@
 //! Runs the MOO suite over paths: for work on the suite itself.
 
+use conform::host::Engine;
 use conform::{Progress, moo};
 
 fn main() {
@@ -8,6 +9,7 @@ fn main() {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "-f" => options.filter = args.next(),
+            "--jit" => options.engine = Engine::Jit,
             "-i" => options.index = args.next().and_then(|n| n.parse().ok()),
             _ => options.paths.push(arg.into()),
         }

@@ -1,13 +1,20 @@
-//! The captured tests through the interpreter: a sample of them that the repository carries.
+//! The captured tests through the engines: a sample of them that the repository carries.
 
+use conform::host::Engine;
 use conform::moo::{self, Options};
 use conform::{Progress, Shard};
 use std::path::Path;
 
 #[test]
 fn sample_matches_in_all_that_is_defined() {
+    for engine in [Engine::Interp, Engine::Jit, Engine::JitHelpers] {
+        sample_matches(engine);
+    }
+}
+
+fn sample_matches(engine: Engine) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/moo");
-    let options = Options { paths: vec![dir], ..Options::default() };
+    let options = Options { paths: vec![dir], engine, ..Options::default() };
     let progress = Progress::new();
     let summary = moo::run(&options, &progress).expect("runs");
     assert!(summary.passed(), "{summary}");

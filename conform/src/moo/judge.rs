@@ -7,12 +7,14 @@ use super::rules::{RULES, Verdict};
 use super::summary::{Failure, FileResult, Score};
 use super::{Options, stem};
 use crate::Progress;
+use crate::host::Engine;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// A worker.
 pub(super) struct Judge<'a> {
     machine: Machine,
+    engine: Engine,
     masks: &'a Masks,
 }
 
@@ -26,8 +28,8 @@ enum Judged {
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(masks: &'a Masks) -> Result<Judge<'a>, MachineError> {
-        Ok(Judge { machine: Machine::new()?, masks })
+    pub(super) fn new(masks: &'a Masks, engine: Engine) -> Result<Judge<'a>, MachineError> {
+        Ok(Judge { machine: Machine::new(engine)?, engine, masks })
     }
 
     pub(super) fn file(
@@ -62,7 +64,7 @@ impl<'a> Judge<'a> {
                 Ok(judged) => judged,
                 Err(panic) => {
                     // Whatever it was doing is unfinished.
-                    self.machine = Machine::new()?;
+                    self.machine = Machine::new(self.engine)?;
                     let text = panic
                         .downcast_ref::<String>()
                         .map(String::as_str)

@@ -1,9 +1,10 @@
 //! A real-mode machine that runs one test after the other.
 
 use super::format::{ADDRESS_LIMIT, Reg, Registers, Test};
+use crate::host::Engine;
 use hashbrown::HashMap;
-use interp::{Engine, Exit};
-use softmmu::{GuestRam, Mmu, MmuError, MsrResult, PhysBus, RamError, RamRange};
+use interp::Exit;
+use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, MsrResult, PhysBus, RamError, RamRange};
 use std::sync::Arc;
 use thiserror::Error;
 use x86::control::cr0;
@@ -23,6 +24,12 @@ pub enum MachineError {
     /// No MMU.
     #[error(transparent)]
     Mmu(#[from] MmuError),
+    /// No memory that translated code reaches.
+    #[error(transparent)]
+    Low(#[from] LowError),
+    /// No translator.
+    #[error(transparent)]
+    Translator(#[from] jit::EngineError),
 }
 
 /// Memory only: IN gives bytes of FF, as the tests' hardware did.
@@ -72,13 +79,52 @@ impl Outcome {
     }
 }
 
+/// What runs the tests.
+enum Runner {
+    Interp(Box<interp::Engine>),
+    Jit(Box<jit::Engine>),
+}
+
+impl Runner {
+    fn new(engine: Engine) -> Result<Runner, MachineError> {
+        let helpers_only = match engine {
+            Engine::Interp => return Ok(Runner::Interp(Box::default())),
+            Engine::Jit => false,
+            Engine::JitHelpers => true,
+        };
+        let config = jit::Config {
+            threshold: 0,
+            helpers_only,
+            precise_flags: true,
+            cache_size: 1 << 20,
+            ..jit::Config::default()
+        };
+        Ok(Runner::Jit(Box::new(jit::Engine::new(config)?)))
+    }
+
+    fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu) -> Exit {
+        match self {
+            Runner::Interp(engine) => engine.run(cpu, mmu, MAX_INSTRUCTIONS),
+            Runner::Jit(engine) => engine.run(cpu, mmu, MAX_INSTRUCTIONS),
+        }
+    }
+
+    /// Exceptions delivered so far, by vector.
+    fn exceptions(&self) -> [u64; 32] {
+        match self {
+            Runner::Interp(engine) => engine.stats.exceptions,
+            Runner::Jit(engine) => engine.interp.stats.exceptions,
+        }
+    }
+}
+
 /// The machine.
 pub(super) struct Machine {
-    cpu: Cpu,
+    cpu: LowBox<Cpu>,
     /// The state that every test starts from.
     reset: Cpu,
     mmu: Mmu,
-    engine: Engine,
+    runner: Runner,
     ram: Arc<GuestRam>,
 }
 
@@ -87,13 +133,14 @@ impl Machine {
     ///
     /// # Errors
     /// [`MachineError`], when the host has no memory.
-    pub(super) fn new() -> Result<Machine, MachineError> {
+    pub(super) fn new(engine: Engine) -> Result<Machine, MachineError> {
         let ram = Arc::new(GuestRam::new(&[RamRange { gpa: 0, len: u64::from(ADDRESS_LIMIT) }])?);
         let mmu = Mmu::new(ram.clone(), Arc::new(OpenBus))?;
         let mut reset = Cpu::new();
         reset.cr0 = cr0::ET;
         reset.idtr.limit = 0x3FF;
-        Ok(Machine { cpu: reset.clone(), reset, mmu, engine: Engine::new(), ram })
+        let cpu = LowBox::new(reset.clone())?;
+        Ok(Machine { cpu, reset, mmu, runner: Runner::new(engine)?, ram })
     }
 
     /// Runs a test. `redirect` copies an interrupt vector over another one beforehand, and
@@ -108,8 +155,8 @@ impl Machine {
             self.poke(u32::from(to) * 4, &entry);
         }
         self.load(&test.initial.registers);
-        let before = self.engine.stats.exceptions;
-        let exit = self.engine.run(&mut self.cpu, &mut self.mmu, MAX_INSTRUCTIONS);
+        let before = self.runner.exceptions();
+        let exit = self.runner.run(&mut self.cpu, &mut self.mmu);
         let trouble = match exit {
             Exit::Stopped if self.cpu.activity == Activity::Halted => None,
             Exit::Stopped => Some(format!("the CPU is {:?}", self.cpu.activity)),
@@ -117,7 +164,7 @@ impl Machine {
             Exit::Request => Some("the engine asked for service".to_owned()),
             Exit::TripleFault(fault) => Some(format!("triple fault: {:?}", fault.chain)),
         };
-        let after = self.engine.stats.exceptions;
+        let after = self.runner.exceptions();
         let raised = (0..32).filter(|&v| after[v] != before[v]).fold(0, |set, v| set | 1 << v);
         Outcome {
             registers: self.registers(),
@@ -148,7 +195,7 @@ impl Machine {
         // The four top bits do not exist in an 80286 in real mode.
         cpu.rflags = u64::from(get(Reg::Flags)) & 0xFFF | flags::FIXED_ONE;
         cpu.update_mode();
-        self.cpu = cpu;
+        *self.cpu = cpu;
         self.mmu.set_privilege(0, false);
     }
 

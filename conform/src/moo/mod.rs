@@ -12,6 +12,7 @@ pub use machine::MachineError;
 pub use masks::{MaskError, Masks};
 pub use summary::{Failure, FileResult, Score, Summary};
 
+use crate::host::Engine;
 use crate::{Progress, Shard};
 use judge::Judge;
 use std::fs;
@@ -32,6 +33,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// Only the test with this index, of each file.
     pub index: Option<u32>,
+    /// What runs the tests.
+    pub engine: Engine,
     /// The part of the files to run.
     pub shard: Shard,
     /// Threads.
@@ -47,6 +50,7 @@ impl Default for Options {
             masks: None,
             filter: None,
             index: None,
+            engine: Engine::Interp,
             shard: Shard::ALL,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             keep: 3,
@@ -89,7 +93,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Summary, MooError> 
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let work = || -> Result<(), MachineError> {
-        let mut judge = Judge::new(&masks)?;
+        let mut judge = Judge::new(&masks, options.engine)?;
         while let Some(path) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = judge.file(path, options, progress)?;
             results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
