@@ -105,7 +105,8 @@ pub(crate) const PASSTHROUGH: &[Mnemonic] = {
         Cmovo, Cmovno, Cmovb, Cmovae, Cmove, Cmovne, Cmovbe, Cmova, Cmovs, Cmovns, Cmovp, Cmovnp,
         Cmovl, Cmovge, Cmovle, Cmovg, // conditional moves
         Lahf, Sahf, Clc, Stc, Cmc, // flags
-        Lfence, Mfence, Sfence, Pause, // ordering
+        // PAUSE is a helper: the host's scheduler hears of guests that spin.
+        Lfence, Mfence, Sfence, // ordering
     ]
 };
 

@@ -5,6 +5,7 @@ mod counts;
 mod evex;
 mod flow;
 mod kit;
+mod pause;
 mod programs;
 mod random;
 mod segments;
