@@ -1,10 +1,16 @@
-//! The interrupt vectors and handlers that PC firmware leaves in real mode, for kernels that are
-//! started without firmware and go back to real mode.
+//! What PC firmware leaves for real mode, for kernels that are started without firmware: interrupt
+//! vectors and their handlers, and the BIOS data area's words on memory.
 //!
 //! The 8259s deliver timer interrupts from the start, so a kernel that enables interrupts there
 //! must find a handler. Every vector leads to an IRET; those of the 8259s end the interrupt first.
 //! Calls of BIOS services return without having done anything.
+//!
+//! Kernels look in the BIOS data area for the end of conventional memory, to put there what starts
+//! the other processors (Xen does).
+//!
+//! Source of the data area's layout: IBM PC/AT Technical Reference, section 5.
 
+use super::EBDA_START;
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 /// Where the handlers lie, at the end of the BIOS area: nothing else may be put from here on.
@@ -20,6 +26,10 @@ const END_FIRST: (u16, &[u8]) = (0xFF60, &[0x50, 0xB0, 0x20, 0xE6, 0x20, 0x58, 0
 /// The same for the second 8259 and, behind it, the first.
 const END_SECOND: (u16, &[u8]) = (0xFF70, &[0x50, 0xB0, 0x20, 0xE6, 0xA0, 0xE6, 0x20, 0x58, 0xCF]);
 
+/// In the BIOS data area: segment of the extended area, and KiB of conventional memory.
+const EBDA_SEGMENT_AT: u64 = 0x40E;
+const CONVENTIONAL_KIB_AT: u64 = 0x413;
+
 fn handler(vector: u8) -> u16 {
     match vector {
         0x08..=0x0F => END_FIRST.0,
@@ -28,7 +38,7 @@ fn handler(vector: u8) -> u16 {
     }
 }
 
-/// Writes the vectors and their handlers.
+/// Writes the vectors, their handlers and the data area.
 ///
 /// # Errors
 /// If guest memory is too small for them.
@@ -43,7 +53,13 @@ pub(crate) fn install<M: GuestMemory + ?Sized>(
         let entry = u32::from(SEGMENT) << 16 | u32::from(handler(vector));
         memory.write_slice(&entry.to_le_bytes(), GuestAddress(u64::from(vector) * 4))?;
     }
-    Ok(())
+    let ebda = (EBDA_START >> 4) as u16;
+    let conventional = (EBDA_START >> 10) as u16;
+    for (address, word) in [(EBDA_SEGMENT_AT, ebda), (CONVENTIONAL_KIB_AT, conventional)] {
+        memory.write_slice(&word.to_le_bytes(), GuestAddress(address))?;
+    }
+    // The extended area begins with its size in KiB.
+    memory.write_slice(&[1], GuestAddress(EBDA_START))
 }
 
 #[cfg(test)]
@@ -66,5 +82,15 @@ mod tests {
             let ends = code.iter().take_while(|&&b| b != 0xCF).any(|&b| b == 0xE6);
             assert_eq!(ends, matches!(vector, 0x08..=0x0F | 0x70..=0x77), "vector {vector:#x}");
         }
+    }
+
+    #[test]
+    fn the_data_area_says_where_conventional_memory_ends() {
+        let memory: GuestMemoryMmap =
+            GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        install(&memory).unwrap();
+        assert_eq!(memory.read_obj::<u16>(GuestAddress(0x40E)).unwrap(), 0x9FC0);
+        assert_eq!(memory.read_obj::<u16>(GuestAddress(0x413)).unwrap(), 639);
+        assert_eq!(memory.read_obj::<u8>(GuestAddress(0x9_FC00)).unwrap(), 1);
     }
 }
