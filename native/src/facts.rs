@@ -1,6 +1,7 @@
 //! What an instruction uses, as iced-x86 knows it, and whether a thunk may run it.
 
 use crate::features::{Needs, host_has, host_is_amd, needs};
+use crate::masking::{Masking, masking};
 use decoder::Insn;
 use iced_x86::{
     Code, CpuidFeature, EncodingKind, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
@@ -36,6 +37,30 @@ pub enum MemoryUse {
     Write,
     /// Read and written.
     ReadWrite,
+}
+
+/// What is to be done around an instruction that the host executes.
+#[derive(Clone, Copy, Debug)]
+pub struct Traits {
+    /// The unit whose control bits allow the instruction.
+    pub unit: Unit,
+    /// How the memory operand is used.
+    pub memory: MemoryUse,
+    /// Size of the memory operand in bytes, up to 64.
+    pub memory_size: u8,
+    /// Alignment that the memory operand must have, else #GP(0); 1 where any will do.
+    pub alignment: u8,
+    /// What an opmask lets through of the memory operand.
+    pub masking: Option<Masking>,
+    /// Whether x87 or MMX state is loaded and stored: a pending x87 error comes first.
+    pub uses_x87: bool,
+    /// The CPUID features without which the instruction is undefined.
+    pub needs: Needs,
+}
+
+/// The traits of an instruction that has a thunk, be it cached or not.
+pub fn traits(insn: &Insn) -> Option<Traits> {
+    is_candidate(insn.code).then(|| facts(insn)).flatten().map(|facts| facts.traits())
 }
 
 /// Everything that a stub is made from.
@@ -137,6 +162,18 @@ pub(crate) fn facts(guest: &Insn) -> Option<Facts> {
 }
 
 impl Facts {
+    pub(crate) fn traits(&self) -> Traits {
+        Traits {
+            unit: self.unit,
+            memory: self.memory,
+            memory_size: self.memory_size,
+            alignment: self.alignment,
+            masking: masking(&self.insn),
+            uses_x87: self.uses_x87,
+            needs: self.needs,
+        }
+    }
+
     /// The instruction with its memory operand, if it has one, at `base + displacement`.
     pub(crate) fn with_memory_at(&self, base: Register, displacement: u64) -> Instruction {
         let mut insn = self.insn;

@@ -45,6 +45,17 @@ pub(crate) fn feature(iced: CpuidFeature) -> Option<Feature> {
         CpuidFeature::AVX512_VNNI => Feature::Avx512Vnni,
         CpuidFeature::AVX512_BITALG => Feature::Avx512Bitalg,
         CpuidFeature::AVX512_VPOPCNTDQ => Feature::Avx512Vpopcntdq,
+        CpuidFeature::AVX512_BF16 => Feature::Avx512Bf16,
+        CpuidFeature::AVX512_FP16 => Feature::Avx512Fp16,
+        CpuidFeature::AVX512_VP2INTERSECT => Feature::Avx512Vp2Intersect,
+        CpuidFeature::AVX_VNNI => Feature::AvxVnni,
+        CpuidFeature::AVX_VNNI_INT8 => Feature::AvxVnniInt8,
+        CpuidFeature::AVX_VNNI_INT16 => Feature::AvxVnniInt16,
+        CpuidFeature::AVX_IFMA => Feature::AvxIfma,
+        CpuidFeature::AVX_NE_CONVERT => Feature::AvxNeConvert,
+        CpuidFeature::SHA512 => Feature::Sha512,
+        CpuidFeature::SM3 => Feature::Sm3,
+        CpuidFeature::SM4 => Feature::Sm4,
         _ => return None,
     })
 }

@@ -13,6 +13,7 @@ pub mod arena;
 mod cache;
 mod facts;
 mod features;
+mod masking;
 pub mod oracle;
 mod recovery;
 mod stub;
@@ -21,7 +22,8 @@ mod undefined;
 
 pub use arena::NativeError;
 pub use cache::{Prepared, prepare, run_uncached, thunk};
-pub use facts::{MemoryUse, Unit, is_candidate};
+pub use facts::{MemoryUse, Traits, Unit, is_candidate, traits};
+pub use masking::{MaskKind, Masking};
 pub use oracle::{GprState, HostFault, OracleError, run_gpr, run_gpr_mem};
 pub use thunk::{Scratch, Thunk, ThunkFault};
 pub use undefined::{BitScanFlags, bit_scan_flags};

@@ -1,7 +1,6 @@
 //! A thunk: one guest instruction, executed by the host CPU on guest state.
 
-use crate::facts::{Facts, MemoryUse, Unit};
-use crate::features::Needs;
+use crate::facts::{Facts, Traits};
 use crate::recovery::Record;
 use crate::stub;
 use x86::Cpu;
@@ -53,22 +52,20 @@ pub struct ThunkFault {
 pub struct Thunk {
     entry: u64,
     landing: u64,
-    /// The unit whose control bits allow the instruction.
-    pub unit: Unit,
-    /// How the memory operand is used.
-    pub memory: MemoryUse,
-    /// Size of the memory operand in bytes, up to 64.
-    pub memory_size: u8,
-    /// Alignment that the memory operand must have, else #GP(0); 1 where any will do.
-    pub alignment: u8,
-    /// Whether x87 or MMX state is loaded and stored: a pending x87 error comes first.
-    pub uses_x87: bool,
+    /// What surrounds the instruction.
+    pub traits: Traits,
     flags_written: u64,
     /// Whether anything but memory changes: then a memory operand to be written has to be probed
     /// before the instruction is run.
     pub changes_registers: bool,
-    /// The CPUID features without which the instruction is undefined.
-    pub needs: Needs,
+}
+
+impl std::ops::Deref for Thunk {
+    type Target = Traits;
+
+    fn deref(&self) -> &Traits {
+        &self.traits
+    }
 }
 
 impl Thunk {
@@ -78,11 +75,7 @@ impl Thunk {
         let thunk = Thunk {
             entry: address,
             landing: address + stub.landing,
-            unit: facts.unit,
-            memory: facts.memory,
-            memory_size: facts.memory_size,
-            alignment: facts.alignment,
-            uses_x87: facts.uses_x87,
+            traits: facts.traits(),
             flags_written: facts.flags_written,
             changes_registers: facts.uses_mxcsr
                 || facts.uses_x87
@@ -90,7 +83,6 @@ impl Thunk {
                 || facts.opmask_written != 0
                 || facts.gpr_written != 0
                 || facts.flags_written != 0,
-            needs: facts.needs,
         };
         Some((thunk, stub.bytes))
     }

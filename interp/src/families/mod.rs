@@ -97,4 +97,5 @@ pub const ALL: &[&[Line]] = &[
     vector::FMA,
     vector::OPMASK,
     vector::AVX512,
+    vector::RECENT,
 ];

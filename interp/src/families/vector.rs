@@ -30,7 +30,7 @@ pub(crate) fn select(insn: &Insn) -> Handler {
         Some(Prepared::Uncached) => uncached,
         Some(Prepared::Cached(thunk)) => match (thunk.unit, thunk.memory) {
             (Unit::X87, _) => x87::execute,
-            (Unit::Evex, _) if masked::applies(insn) => masked::execute,
+            (Unit::Evex, _) if thunk.masking.is_some() => masked::execute,
             (_, MemoryUse::None) => registers,
             (_, MemoryUse::Read) => moves::select(insn).unwrap_or(load),
             (_, MemoryUse::Write | MemoryUse::ReadWrite) => moves::select(insn).unwrap_or(store),
@@ -89,7 +89,7 @@ fn uncached(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
         if thunk.unit == Unit::X87 {
             return x87::execute_thunk(cpu, mmu, insn, thunk);
         }
-        if thunk.unit == Unit::Evex && masked::applies(insn) {
+        if thunk.masking.is_some() {
             return masked::execute_thunk(cpu, mmu, insn, thunk);
         }
         available::check(cpu, mmu, thunk)?;

@@ -6,7 +6,7 @@ use super::{Cold, Unit};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, Mnemonic};
 use interp::engine::block::Op;
-use native::{MemoryUse, Prepared, Unit as Kind};
+use native::{MemoryUse, Prepared, Traits, Unit as Kind};
 
 /// What a block must have loaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Unit<'_> {
         if op.insn.mnemonic() == Mnemonic::Vzeroupper {
             return self.copies_vzeroupper().then_some(Needs::Vectors);
         }
-        let Prepared::Cached(thunk) = native::thunk(op.insn.handle)? else { return None };
+        let thunk = traits(op)?;
         if !thunk.needs.iter().all(|&feature| self.env.policy.has(feature)) {
             return None;
         }
@@ -94,7 +94,7 @@ impl Unit<'_> {
     /// A copy of a vector or x87 instruction.
     pub(super) fn vector(&mut self, op: &Op, insn: &Instruction) -> bool {
         let Some(needs) = self.needs(op) else { return false };
-        let Some(Prepared::Cached(thunk)) = native::thunk(op.insn.handle) else { return false };
+        let Some(thunk) = traits(op) else { return false };
         let memory = thunk.memory != MemoryUse::None;
         let mut copy = *insn;
         simplify(&mut copy);
@@ -133,5 +133,13 @@ impl Unit<'_> {
         self.place(back);
         self.add_slow(op, slow, back);
         true
+    }
+}
+
+/// What is to be done around an instruction that the host executes.
+fn traits(op: &Op) -> Option<Traits> {
+    match native::thunk(op.insn.handle)? {
+        Prepared::Cached(thunk) => Some(thunk.traits),
+        Prepared::Uncached => native::traits(&op.insn),
     }
 }

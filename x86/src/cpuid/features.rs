@@ -142,11 +142,23 @@ features! {
     // Leaf 7, EDX. The engines flush nothing that speculation could leak from, and report the
     // immunities in IA32_ARCH_CAPABILITIES.
     Fsrm         7/0 Edx[4]  Engine,
+    Avx512Vp2Intersect 7/0 Edx[8] Host needs Avx512F,
     MdClear      7/0 Edx[10] Engine,
+    Avx512Fp16   7/0 Edx[23] Host needs Avx512Bw,
     SpecCtrl     7/0 Edx[26] Engine,
     Stibp        7/0 Edx[27] Engine,
     ArchCapabilities 7/0 Edx[29] Engine,
     Ssbd         7/0 Edx[31] Engine,
+    // Leaf 7, subleaf 1.
+    Sha512       7/1 Eax[0]  Host needs Avx,
+    Sm3          7/1 Eax[1]  Host needs Avx,
+    Sm4          7/1 Eax[2]  Host needs Avx,
+    AvxVnni      7/1 Eax[4]  Host needs Avx2,
+    Avx512Bf16   7/1 Eax[5]  Host needs Avx512F,
+    AvxIfma      7/1 Eax[23] Host needs Avx2,
+    AvxVnniInt8  7/1 Edx[4]  Host needs Avx2,
+    AvxNeConvert 7/1 Edx[5]  Host needs Avx2,
+    AvxVnniInt16 7/1 Edx[10] Host needs Avx2,
     // Leaf 0xD, subleaf 1, EAX.
     Xsaveopt     0xD/1 Eax[0] Engine needs Xsave,
     Xsavec       0xD/1 Eax[1] Engine needs Xsave,
@@ -165,4 +177,6 @@ features! {
     LongMode     0x8000_0001/0 Edx[29] Engine,
     // Leaf 0x80000007, EDX.
     InvariantTsc 0x8000_0007/0 Edx[8] Engine,
+    // Leaf 0x80000008, EBX.
+    Clzero       0x8000_0008/0 Ebx[0] Host,
 }

@@ -133,8 +133,12 @@ pub(super) fn query(
             }
         }
         4 => r = deterministic_cache(policy, subleaf, count),
-        7 if subleaf == 0 && cpu.cr4 & cr4::PKE != 0 && policy.has(Feature::Pku) => {
-            r.ecx |= 1 << 4;
+        7 if subleaf == 0 => {
+            if cpu.cr4 & cr4::PKE != 0 && policy.has(Feature::Pku) {
+                r.ecx |= 1 << 4;
+            }
+            // The last subleaf.
+            r.eax = 1;
         }
         0xB => r = topology(subleaf, count, cpu.apic_id),
         0xD => r = xsave(policy, subleaf, cpu, r),
@@ -170,7 +174,7 @@ pub(super) fn query(
             if policy.is_amd() {
                 // IBPB, IBRS, STIBP, SSBD, BTC_NO: speculation controls that cost nothing here,
                 // and immunity, so that the guest needs no thunks.
-                r.ebx = 1 << 12 | 1 << 14 | 1 << 15 | 1 << 24 | 1 << 29;
+                r.ebx |= 1 << 12 | 1 << 14 | 1 << 15 | 1 << 24 | 1 << 29;
                 r.ecx = (count - 1) | id_bits(count) << 12;
             }
         }

@@ -206,3 +206,27 @@ pub(crate) const AVX512: &[Line] = lines! { select;
     Vrsqrt14ss, Vscalefpd, Vscalefps, Vscalefsd, Vscalefss, Vshuff32x4, Vshuff64x2, Vshufi32x4,
     Vshufi64x2,
 };
+
+/// Later additions: AVX-512 for bfloat16, half precision and intersections, and VEX forms of what
+/// came with EVEX first (SDM vol. 1, chapters 14 and 15).
+pub(crate) const RECENT: &[Line] = lines! { select;
+    Vaddph, Vaddsh, Vbcstnebf162ps, Vbcstnesh2ps, Vcmpph, Vcmpsh, Vcomish, Vcvtdq2ph,
+    Vcvtne2ps2bf16, Vcvtneebf162ps, Vcvtneeph2ps, Vcvtneobf162ps, Vcvtneoph2ps, Vcvtneps2bf16,
+    Vcvtpd2ph, Vcvtph2dq, Vcvtph2pd, Vcvtph2psx, Vcvtph2qq, Vcvtph2udq, Vcvtph2uqq, Vcvtph2uw,
+    Vcvtph2w, Vcvtps2phx, Vcvtqq2ph, Vcvtsd2sh, Vcvtsh2sd, Vcvtsh2si, Vcvtsh2ss, Vcvtsh2usi,
+    Vcvtsi2sh, Vcvtss2sh, Vcvttph2dq, Vcvttph2qq, Vcvttph2udq, Vcvttph2uqq, Vcvttph2uw,
+    Vcvttph2w, Vcvttsh2si, Vcvttsh2usi, Vcvtudq2ph, Vcvtuqq2ph, Vcvtusi2sh, Vcvtuw2ph, Vcvtw2ph,
+    Vdivph, Vdivsh, Vdpbf16ps, Vfcmaddcph, Vfcmaddcsh, Vfcmulcph, Vfcmulcsh, Vfmadd132ph,
+    Vfmadd132sh, Vfmadd213ph, Vfmadd213sh, Vfmadd231ph, Vfmadd231sh, Vfmaddcph, Vfmaddcsh,
+    Vfmaddsub132ph, Vfmaddsub213ph, Vfmaddsub231ph, Vfmsub132ph, Vfmsub132sh, Vfmsub213ph,
+    Vfmsub213sh, Vfmsub231ph, Vfmsub231sh, Vfmsubadd132ph, Vfmsubadd213ph, Vfmsubadd231ph,
+    Vfmulcph, Vfmulcsh, Vfnmadd132ph, Vfnmadd132sh, Vfnmadd213ph, Vfnmadd213sh, Vfnmadd231ph,
+    Vfnmadd231sh, Vfnmsub132ph, Vfnmsub132sh, Vfnmsub213ph, Vfnmsub213sh, Vfnmsub231ph,
+    Vfnmsub231sh, Vfpclassph, Vfpclasssh, Vgetexpph, Vgetexpsh, Vgetmantph, Vgetmantsh, Vmaxph,
+    Vmaxsh, Vminph, Vminsh, Vmovsh, Vmovw, Vmulph, Vmulsh, Vp2intersectd, Vp2intersectq,
+    Vpdpbssd, Vpdpbssds, Vpdpbsud, Vpdpbsuds, Vpdpbuud, Vpdpbuuds, Vpdpwsud, Vpdpwsuds, Vpdpwusd,
+    Vpdpwusds, Vpdpwuud, Vpdpwuuds, Vrcpph, Vrcpsh, Vreduceph, Vreducesh, Vrndscaleph,
+    Vrndscalesh, Vrsqrtph, Vrsqrtsh, Vscalefph, Vscalefsh, Vsha512msg1, Vsha512msg2,
+    Vsha512rnds2, Vsm3msg1, Vsm3msg2, Vsm3rnds2, Vsm4key4, Vsm4rnds4, Vsqrtph, Vsqrtsh, Vsubph,
+    Vsubsh, Vucomish,
+};

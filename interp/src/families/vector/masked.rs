@@ -2,22 +2,19 @@
 //! elements that the mask leaves out do not fault (SDM vol. 2A, section 2.7.8).
 
 use super::available;
-use super::gather::{element_address, sizes};
-use super::maskmov::{bytes_of, load_elements, probe_elements, store_elements, words_of};
+use super::gather::{self, sizes};
+use super::maskmov::{
+    bytes_of, element_address, load_elements, probe_elements, store_elements, words_of,
+};
 use super::memory;
-use crate::access::Intent;
+use crate::access::{self, Intent};
 use crate::flow::Flow;
-use decoder::{Insn, Mnemonic, OpKind};
+use decoder::{Insn, OpKind};
 use iced_x86::Register;
-use native::{MemoryUse, Scratch, Thunk, Unit};
+use native::{MaskKind, Masking, MemoryUse, Scratch, Thunk, Unit};
 use softmmu::{Access, Mmu};
 use x86::cpuid::Feature;
 use x86::{Cpu, Fault};
-
-/// Whether the memory operand of an EVEX instruction is masked.
-pub(super) fn applies(insn: &Insn) -> bool {
-    insn.has_mem() && opmask_number(insn).is_some()
-}
 
 /// The number of the opmask register, 1 to 7.
 fn opmask_number(insn: &Insn) -> Option<usize> {
@@ -29,6 +26,7 @@ pub(super) fn execute(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow,
     execute_thunk(cpu, mmu, insn, super::cached(insn)?)
 }
 
+/// Executes an instruction whose memory operand is under an opmask.
 pub(super) fn execute_thunk(
     cpu: &mut Cpu,
     mmu: &mut Mmu,
@@ -36,54 +34,74 @@ pub(super) fn execute_thunk(
     thunk: &Thunk,
 ) -> Result<Flow, Fault> {
     available::check(cpu, mmu, thunk)?;
-    let Some(k) = opmask_number(insn) else { return Err(Fault::UD) };
-    let (mask, size) = touched(insn, thunk, cpu.opmask[k]);
+    let Some(masking) = thunk.masking else { return Err(Fault::UD) };
+    let element = usize::from(masking.element);
+    let mask = touched(thunk, &masking, cpu.opmask[usize::from(masking.opmask)]);
+    let intent = if thunk.memory == MemoryUse::Read { Intent::Read } else { Intent::Write };
     let mut scratch = Scratch::default();
+    let whole = masking.kind == MaskKind::Whole;
+    if whole || mask != 0 && thunk.alignment > 1 {
+        let address = super::operand_address(cpu, insn, thunk, intent);
+        if whole || is_misaligned(cpu, insn, thunk) {
+            address?;
+        }
+    }
+    if mask != 0 || whole {
+        // #AC goes by the elements' alignment where they are accessed one by one.
+        let (at, size) = match (whole, mask.trailing_zeros() as usize) {
+            (true, _) => (0, usize::from(thunk.memory_size)),
+            (false, first) => (first * element, element),
+        };
+        let address = element_address(cpu, insn, at, size, intent)?;
+        memory::check_alignment(cpu, address, size as u32)?;
+    }
     if thunk.memory == MemoryUse::Read {
         // Where all of it can be read, the mask makes no difference.
-        let whole = super::operand_address(cpu, insn, thunk, Intent::Read)
-            .and_then(|at| memory::load(cpu, mmu, at, thunk.memory_size, &mut scratch));
-        if whole.is_err() {
-            scratch.mem.0 = load_elements(cpu, mmu, insn, size, mask)?;
+        let all = super::operand_address(cpu, insn, thunk, Intent::Read).and_then(|at| {
+            let size = usize::from(thunk.memory_size & 127);
+            mmu.read_bytes(at, &mut scratch.mem.0[..size])?;
+            access::data_breakpoint(cpu, at, size as u32, Intent::Read);
+            Ok(())
+        });
+        if all.is_err() {
+            if whole {
+                all?;
+            }
+            scratch.mem.0 = load_elements(cpu, mmu, insn, element, mask)?;
         }
         super::run(cpu, thunk, &mut scratch)?;
         return Ok(Flow::Next);
     }
-    if mask != 0 {
-        super::operand_address(cpu, insn, thunk, Intent::Write)?;
+    if whole {
+        let address = super::operand_address(cpu, insn, thunk, Intent::Write)?;
+        mmu.probe(address, usize::from(thunk.memory_size), Access::Write)?;
     }
-    probe_elements(cpu, mmu, insn, size, mask)?;
+    probe_elements(cpu, mmu, insn, element, mask)?;
     super::run(cpu, thunk, &mut scratch)?;
-    store_elements(cpu, mmu, insn, size, mask, &scratch.mem.0)?;
+    store_elements(cpu, mmu, insn, element, mask, &scratch.mem.0)?;
     Ok(Flow::Next)
 }
 
-/// The memory elements that `opmask` lets through, and their size in bytes.
-fn touched(insn: &Insn, thunk: &Thunk, opmask: u64) -> (u64, usize) {
-    use Mnemonic::*;
-    let all = usize::from(thunk.memory_size).max(1);
-    let size = insn.to_iced(0).memory_size().element_size().clamp(1, all);
-    let count = all / size;
-    let low = |n: usize| if n >= 64 { u64::MAX } else { (1 << n) - 1 };
-    let mask = match insn.mnemonic() {
-        // Packed in memory.
-        Vcompressps | Vcompresspd | Vpcompressb | Vpcompressw | Vpcompressd | Vpcompressq
-        | Vexpandps | Vexpandpd | Vpexpandb | Vpexpandw | Vpexpandd | Vpexpandq => {
-            low((opmask & low(count)).count_ones() as usize)
+/// Whether the operand is not aligned as the instruction demands (VMOVAPS and its like), which
+/// faults whatever the mask.
+fn is_misaligned(cpu: &Cpu, insn: &Insn, thunk: &Thunk) -> bool {
+    let linear = access::mem_linear(cpu, insn, 1, Intent::Read);
+    linear.is_ok_and(|at| at & u64::from(thunk.alignment - 1) != 0)
+}
+
+/// The memory elements that an opmask lets through, a bit for each.
+fn touched(thunk: &Thunk, masking: &Masking, opmask: u64) -> u64 {
+    let low = |n: u32| if n >= 64 { u64::MAX } else { (1 << n) - 1 };
+    let all = low(u32::from(masking.count));
+    let bits = opmask & all;
+    match masking.kind {
+        MaskKind::Elements | MaskKind::Whole => bits,
+        MaskKind::Packed => low(bits.count_ones()),
+        MaskKind::Broadcast => {
+            let elements = u32::from(thunk.memory_size / masking.element.max(1)).max(1);
+            (0..64).step_by(elements as usize).fold(0, |sum, at| sum | bits >> at) & low(elements)
         }
-        // One memory element goes to several elements of the destination.
-        _ if insn.to_iced(0).is_broadcast()
-            || format!("{:?}", insn.mnemonic()).contains("roadcast") =>
-        {
-            if opmask != 0 {
-                low(count)
-            } else {
-                0
-            }
-        }
-        _ => opmask & low(count),
-    };
-    (mask, size)
+    }
 }
 
 /// EVEX gathers and scatters: the opmask bit of an element is cleared when it is done.
@@ -121,12 +139,16 @@ pub(super) fn gather_scatter(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Resul
         let element = i * size..(i + 1) * size;
         let mut bytes = bytes_of(&cpu.vector[data].0);
         if scatter {
-            let at = element_address(cpu, insn, &index, index_size, i, size, Intent::Write)?;
+            let at =
+                gather::element_address(cpu, insn, &index, index_size, i, size, Intent::Write)?;
+            // Alignment is not checked, by #AC either.
             mmu.probe(at, size, Access::Write)?;
-            memory::write(cpu, mmu, at, &bytes[element])?;
+            mmu.write_bytes(at, &bytes[element])?;
+            access::data_breakpoint(cpu, at, size as u32, Intent::Write);
         } else {
-            let at = element_address(cpu, insn, &index, index_size, i, size, Intent::Read)?;
-            memory::read(cpu, mmu, at, &mut bytes[element])?;
+            let at = gather::element_address(cpu, insn, &index, index_size, i, size, Intent::Read)?;
+            mmu.read_bytes(at, &mut bytes[element])?;
+            access::data_breakpoint(cpu, at, size as u32, Intent::Read);
             cpu.vector[data].0 = words_of(&bytes);
         }
         cpu.opmask[k] &= !(1 << i);

@@ -38,8 +38,12 @@ pub(super) fn element_address(
     size: usize,
     intent: Intent,
 ) -> Result<u64, Fault> {
+    // The address size cuts the address of the operand, not those of its elements: beyond 4 GiB
+    // they are beyond every limit.
     let offset = access::effective_address(cpu, insn).wrapping_add(at as u64);
-    let offset = access::truncate(offset, insn.mem.addr_size);
+    if !cpu.is_long() && offset >> 32 != 0 {
+        return Err(access::segment_fault(insn.mem.seg));
+    }
     access::linear(cpu, insn.mem.seg, offset, size as u32, intent)
 }
 
