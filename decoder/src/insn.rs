@@ -1,11 +1,12 @@
 //! The decoded instruction.
 
+use crate::offered;
 use crate::operand::{MemOperand, OpKind, Operand, reg};
 use iced_x86::{
     Code, Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, OpKind as IcedKind,
     Register,
 };
-use x86::cpuid::Vendor;
+use x86::cpuid::{Policy, Vendor};
 
 /// The longest legal instruction in bytes (SDM vol. 2A, section 2.3.11).
 pub const MAX_LENGTH: usize = 15;
@@ -69,6 +70,8 @@ pub struct Insn {
     pub op_count: u8,
     /// Code size it was decoded for: 16, 32 or 64.
     pub bits: u8,
+    /// LZCNT or TZCNT are not there for the guest it was decoded for.
+    pub hides_counts: bool,
     /// The instruction's bytes.
     pub bytes: [u8; MAX_LENGTH],
 }
@@ -100,11 +103,27 @@ pub fn decode(bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
 /// # Errors
 /// See [`DecodeError`].
 pub fn decode_for(vendor: Vendor, bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
+    decode_with(options(vendor), bytes, bits)
+}
+
+/// [`decode_for`] a guest whose CPUID is that of `policy`: an integer or system instruction that it
+/// does not report is [`DecodeError::Invalid`], or an older one where it is that with a prefix
+/// (LZCNT and TZCNT).
+///
+/// # Errors
+/// As [`decode_for`].
+pub fn decode_offered(policy: &Policy, bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
+    let hidden = offered::options(policy);
+    let mut insn = decode_with(options(policy.vendor()) | hidden, bytes, bits)?;
+    insn.hides_counts = hidden != 0;
+    if offered::offered(policy, insn.code, bits) { Ok(insn) } else { Err(DecodeError::Invalid) }
+}
+
+fn decode_with(options: u32, bytes: &[u8], bits: u32) -> Result<Insn, DecodeError> {
     let window = &bytes[..bytes.len().min(MAX_LENGTH)];
     // A fixed address in the middle of the space: displacements below are differences, and
     // none of them wraps.
     let ip = 0x1000;
-    let options = options(vendor);
     let mut decoder = Decoder::with_ip(bits, window, ip, options);
     let raw = refine(decoder.decode(), window, bits, ip, options);
     if raw.is_invalid() {
@@ -133,8 +152,13 @@ impl Insn {
     /// iced's instruction, decoded again as if at address `rip`.
     pub fn to_iced(&self, rip: u64) -> Instruction {
         let bits = u32::from(self.bits);
+        let hidden = match self.mnemonic() {
+            Mnemonic::Bsf if self.hides_counts => DecoderOptions::NO_MPFX_0FBC,
+            Mnemonic::Bsr if self.hides_counts => DecoderOptions::NO_MPFX_0FBD,
+            _ => 0,
+        };
         let decode = |vendor| {
-            let options = options(vendor);
+            let options = options(vendor) | hidden;
             let raw = Decoder::with_ip(bits, self.as_bytes(), rip, options).decode();
             refine(raw, self.as_bytes(), bits, rip, options)
         };
@@ -208,6 +232,7 @@ impl Insn {
             prefixes: Prefixes(prefixes),
             op_count: raw.op_count() as u8,
             bits: bits as u8,
+            hides_counts: false,
             bytes,
         };
         for i in 0..raw.op_count().min(4) {

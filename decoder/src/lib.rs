@@ -8,8 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod insn;
+mod offered;
 mod operand;
 
 pub use iced_x86::{Code, Mnemonic};
-pub use insn::{DecodeError, Insn, MAX_LENGTH, Prefixes, decode, decode_for, options};
+pub use insn::{
+    DecodeError, Insn, MAX_LENGTH, Prefixes, decode, decode_for, decode_offered, options,
+};
 pub use operand::{MemOperand, OpKind, Operand, reg};

@@ -408,8 +408,7 @@ impl Engine {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
-        let vendor = cpu.policy.vendor();
-        let decoded = decode_block(mmu, vendor, place.linear, place.gpa, bits).ok()?;
+        let decoded = decode_block(&cpu.policy, mmu, place.linear, place.gpa, bits).ok()?;
         let segment = CodeSegment::of(cpu);
         let count = loop_end(&decoded, self.block_limit).min(within_limit(
             &decoded,

@@ -130,6 +130,23 @@ fn runs_as_copy(op: &Op, key: Key) -> bool {
     !matches!(op.insn.code, Code::XOP_Bextr_r32_rm32_imm32 | Code::XOP_Bextr_r64_rm64_imm32)
 }
 
+/// Whether the host has the extension that a copy of the instruction needs: guests are offered
+/// these whether or not it does.
+fn host_executes(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    match mnemonic {
+        Andn | Bextr | Blsi | Blsmsk | Blsr | Tzcnt => is_x86_feature_detected!("bmi1"),
+        Bzhi | Mulx | Pdep | Pext | Rorx | Sarx | Shlx | Shrx => is_x86_feature_detected!("bmi2"),
+        Adcx | Adox => is_x86_feature_detected!("adx"),
+        Lzcnt => is_x86_feature_detected!("lzcnt"),
+        Popcnt => is_x86_feature_detected!("popcnt"),
+        Movbe => is_x86_feature_detected!("movbe"),
+        Crc32 => is_x86_feature_detected!("sse4.2"),
+        Cmpxchg16b => is_x86_feature_detected!("cmpxchg16b"),
+        _ => true,
+    }
+}
+
 fn table() -> &'static [Emit] {
     static TABLE: OnceLock<Vec<Emit>> = OnceLock::new();
     TABLE.get_or_init(|| {
@@ -138,7 +155,9 @@ fn table() -> &'static [Emit] {
             table[mnemonic as usize] = Emit::Custom(emit);
         }
         for &mnemonic in PASSTHROUGH {
-            table[mnemonic as usize] = Emit::Passthrough;
+            if host_executes(mnemonic) {
+                table[mnemonic as usize] = Emit::Passthrough;
+            }
         }
         table
     })

@@ -5,7 +5,6 @@ use criterion::{Criterion, Throughput};
 use decoder::decode;
 use interp::engine::block::decode_block;
 use std::hint::black_box;
-use x86::cpuid::Vendor;
 
 /// Instructions as a kernel has them: short, long, prefixed, vector.
 const INSTRUCTIONS: &[(&str, &[u8])] = &[
@@ -33,12 +32,12 @@ pub(crate) fn block(c: &mut Criterion) {
     guest.rewind(0);
     let rip = guest.cpu.rip;
     let gpa = guest.mmu.fetch_translate(rip).expect("mapped").gpa;
+    let policy = guest.cpu.policy.clone();
     let mut group = c.benchmark_group("decode");
     group.throughput(Throughput::Elements(8));
     group.bench_function("a block of 8", |b| {
         b.iter(|| {
-            let block =
-                decode_block(&mut guest.mmu, Vendor::host(), rip, gpa, 64).expect("a block");
+            let block = decode_block(&policy, &mut guest.mmu, rip, gpa, 64).expect("a block");
             assert_eq!(block.ops.len(), 8);
             block
         });

@@ -2,10 +2,10 @@
 
 use crate::flow::{Flow, Handler, undefined};
 use crate::table;
-use decoder::{DecodeError, Insn, MAX_LENGTH, decode, decode_for};
+use decoder::{DecodeError, Insn, MAX_LENGTH, decode, decode_offered};
 use iced_x86::FlowControl;
 use softmmu::Mmu;
-use x86::cpuid::Vendor;
+use x86::cpuid::Policy;
 use x86::{Cpu, Fault, Mode};
 
 /// The most instructions in a block.
@@ -74,14 +74,14 @@ fn faulting(exec: Handler, bits: u32) -> Op {
 /// # Errors
 /// The fault of the fetch.
 pub(crate) fn decode_one(
+    policy: &Policy,
     mmu: &mut Mmu,
-    vendor: Vendor,
     linear: u64,
     bits: u32,
 ) -> Result<Op, Fault> {
     let mut bytes = [0; MAX_LENGTH];
     let (valid, fault) = mmu.fetch_bytes(linear, &mut bytes);
-    match decode_for(vendor, &bytes[..valid], bits) {
+    match decode_offered(policy, &bytes[..valid], bits) {
         Ok(insn) => Ok(Op::new(insn)),
         Err(DecodeError::NeedMore) => Err(fault.unwrap_or(Fault::GP0)),
         Err(DecodeError::Invalid) => Ok(faulting(undefined, bits)),
@@ -89,7 +89,7 @@ pub(crate) fn decode_one(
     }
 }
 
-/// Decodes the block at `linear`, whose physical address is `gpa`, by `vendor`'s rules, and marks its bytes as code, so
+/// Decodes the block at `linear` for a guest with the CPUID of `policy`, its physical address being `gpa`, and marks its bytes as code, so
 /// that whoever writes them is noticed.
 ///
 /// Writes by other vCPUs and devices before the mark go unnoticed, so the bytes are read again
@@ -99,8 +99,8 @@ pub(crate) fn decode_one(
 /// # Errors
 /// The fault of fetching the first instruction.
 pub fn decode_block(
+    policy: &Policy,
     mmu: &mut Mmu,
-    vendor: Vendor,
     linear: u64,
     gpa: u64,
     bits: u32,
@@ -111,8 +111,8 @@ pub fn decode_block(
     mmu.mark_code_range(gpa, 1);
     mmu.wait_for_code_sync();
     mmu.phys_read(gpa, before);
-    let Some(block) = decode_in_page(before, vendor, gpa, bits) else {
-        return decode_crossing(mmu, vendor, linear, gpa, bits);
+    let Some(block) = decode_in_page(policy, before, gpa, bits) else {
+        return decode_crossing(policy, mmu, linear, gpa, bits);
     };
     mmu.mark_code_range(gpa, u64::from(block.len));
     let len = usize::from(block.len);
@@ -122,20 +122,20 @@ pub fn decode_block(
     }
     mmu.mark_code_range(gpa, room);
     mmu.phys_read(gpa, before);
-    match decode_in_page(before, vendor, gpa, bits) {
+    match decode_in_page(policy, before, gpa, bits) {
         Some(block) => Ok(block),
-        None => decode_crossing(mmu, vendor, linear, gpa, bits),
+        None => decode_crossing(policy, mmu, linear, gpa, bits),
     }
 }
 
 /// Decodes the block at `gpa`, where `page` are the bytes up to the end of its page. `None` where
 /// its first instruction goes on in the next page.
-fn decode_in_page(page: &[u8], vendor: Vendor, gpa: u64, bits: u32) -> Option<Block> {
+fn decode_in_page(policy: &Policy, page: &[u8], gpa: u64, bits: u32) -> Option<Block> {
     let mut ops = Vec::with_capacity(16);
     let mut offset = 0;
     while ops.len() < MAX_OPS && offset < page.len() {
         let window = &page[offset..(offset + MAX_LENGTH).min(page.len())];
-        let op = match decode_for(vendor, window, bits) {
+        let op = match decode_offered(policy, window, bits) {
             Ok(insn) => Op::new(insn),
             Err(DecodeError::NeedMore) if ops.is_empty() => return None,
             Err(DecodeError::NeedMore) => break,
@@ -153,8 +153,8 @@ fn decode_in_page(page: &[u8], vendor: Vendor, gpa: u64, bits: u32) -> Option<Bl
 }
 
 fn decode_crossing(
+    policy: &Policy,
     mmu: &mut Mmu,
-    vendor: Vendor,
     linear: u64,
     gpa: u64,
     bits: u32,
@@ -164,7 +164,7 @@ fn decode_crossing(
     mmu.mark_code_range(gpa, first);
     mmu.mark_code_range(second.gpa, MAX_LENGTH as u64 - 1);
     mmu.wait_for_code_sync();
-    let op = decode_one(mmu, vendor, linear, bits)?;
+    let op = decode_one(policy, mmu, linear, bits)?;
     // Bytes that are no instruction may become one by a write to either page.
     let crosses = (gpa & (PAGE - 1)) + u64::from(op.insn.len) > PAGE;
     let len = if crosses { u16::from(op.insn.len) } else { MAX_LENGTH as u16 };

@@ -4,7 +4,7 @@ use super::block::{Block, decode_block};
 use hashbrown::HashMap;
 use softmmu::{CodeWrite, Mmu};
 use x86::Fault;
-use x86::cpuid::Vendor;
+use x86::cpuid::Policy;
 
 /// Entries of the direct-mapped first-level cache.
 const FRONT: usize = 1 << 14;
@@ -71,13 +71,13 @@ impl BlockCache {
     /// Decodes and caches the block at `linear`, physical address `gpa`.
     pub(crate) fn decode(
         &mut self,
+        policy: &Policy,
         mmu: &mut Mmu,
-        vendor: Vendor,
         linear: u64,
         gpa: u64,
         bits: u32,
     ) -> Result<u32, Fault> {
-        let block = decode_block(mmu, vendor, linear, gpa, bits)?;
+        let block = decode_block(policy, mmu, linear, gpa, bits)?;
         if self.by_address.len() >= MAX_BLOCKS {
             self.clear();
         }

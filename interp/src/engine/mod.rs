@@ -155,7 +155,7 @@ impl Engine {
         let bits = cpu.key.bits();
         let index = match self.cache.find(gpa, bits) {
             Some(index) => index,
-            None => match self.cache.decode(mmu, cpu.policy.vendor(), linear, gpa, bits) {
+            None => match self.cache.decode(&cpu.policy, mmu, linear, gpa, bits) {
                 Ok(index) => {
                     self.stats.blocks_decoded += 1;
                     index
@@ -198,7 +198,7 @@ impl Engine {
             cpu.pending_debug |= hit;
             return End::Fault(Fault::new(Vector::DB));
         }
-        let op = match block::decode_one(mmu, cpu.policy.vendor(), linear, cpu.key.bits()) {
+        let op = match block::decode_one(&cpu.policy, mmu, linear, cpu.key.bits()) {
             Ok(op) => op,
             Err(fault) => return End::Fault(fault),
         };
