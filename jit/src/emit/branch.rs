@@ -84,14 +84,19 @@ impl Unit<'_> {
         }
         let slow = self.label();
         let target = self.target(insn);
-        if target.is_none() && !self.is_near_indirect(op, insn) {
+        // With an operand-size prefix the return address has 16 bits.
+        let direct_ok = target.is_some() && u32::from(op.insn.op_size) == self.word();
+        if !direct_ok && (target.is_some() || !self.is_near_indirect(op, insn)) {
             return false;
         }
         self.save_for_exit();
         let kept = self.env.addresses.temporary;
         if target.is_none() {
+            // The target is looked up first: one that is not canonical faults before anything is
+            // written.
             self.load_target(op, insn, slow);
             dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+            self.lookup_target(slow);
         }
         self.push_return(slow);
         let full = self.label();
@@ -110,11 +115,15 @@ impl Unit<'_> {
                 self.links.push(LinkRequest { site, trampoline: 0, target, saved: true, key });
             }
             None => {
-                dynasm!(self.ops ; .arch x64 ; mov r14, [kept]);
-                self.lookup_target(slow);
                 self.move_stack(-word);
                 let code = self.env.indirect + 8;
-                dynasm!(self.ops ; .arch x64 ; call QWORD [r13 + code]);
+                dynasm!(self.ops
+                    ; .arch x64
+                    ; movzx r13d, WORD [kept]
+                    ; shl r13d, 4
+                    ; mov r14, [kept]
+                    ; call QWORD [r13 + code]
+                );
             }
         }
         self.add_slow(op, slow, slow);

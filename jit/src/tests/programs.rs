@@ -300,6 +300,34 @@ fn returns_to_anywhere() {
     assert!(matches!(end, Ended::Fault(..)), "{end:?}");
 }
 
+/// A call to an address that is not canonical faults before it writes the return address: the
+/// comparison covers the stack.
+#[test]
+fn calls_to_addresses_that_are_not_canonical_write_nothing() {
+    for memory in [false, true] {
+        let end = check(Start::Long, |a| {
+            a.mov(rax, 0x8000_0000_0000u64).unwrap();
+            a.mov(qword_ptr(DATA), rax).unwrap();
+            if memory {
+                a.call(qword_ptr(DATA)).unwrap();
+            } else {
+                a.call(rax).unwrap();
+            }
+        });
+        assert!(matches!(end, Ended::Fault(x86::Fault::GP0, _)), "{end:?}");
+    }
+}
+
+/// With an operand-size prefix, a call in 32-bit code pushes 16 bits.
+#[test]
+fn calls_with_an_operand_size_prefix() {
+    check(Start::Protected32, |a| {
+        // call +0, and pop ax
+        a.db(&[0x66, 0xE8, 0, 0]).unwrap();
+        a.db(&[0x66, 0x58]).unwrap();
+    });
+}
+
 #[test]
 fn halts() {
     assert_eq!(check(Start::Long, |a| a.hlt().unwrap()), Ended::Stopped);
