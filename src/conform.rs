@@ -3,7 +3,7 @@
 use crate::status;
 use ::conform::report::Destination;
 use ::conform::{Progress, Report, Shard, host, moo};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr};
@@ -61,6 +61,9 @@ struct HostArgs {
     /// Differences shown for each form
     #[arg(long, default_value_t = 1)]
     keep: usize,
+    /// Report differences that this mask would cover; may be given again, or "all"
+    #[arg(long, value_name = "MASK")]
+    without_mask: Vec<String>,
     /// Print the coverage table by mnemonic, in Markdown
     #[arg(long)]
     coverage: bool,
@@ -152,6 +155,7 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
             shard: args.common.shard,
             threads: args.common.threads.unwrap_or(defaults.threads),
             keep: args.keep,
+            without: masks(&args.without_mask)?,
         };
         let summary = match watched(|progress| host::run(&options, progress)) {
             // An instruction need not exist in every code size.
@@ -166,6 +170,24 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
         end(&summary, &summary.report(), &args.common, name.as_deref())?;
     }
     Ok(status_of(passed))
+}
+
+/// The masks with these names.
+fn masks(names: &[String]) -> Result<host::masks::Masks> {
+    let mut masks = host::masks::Masks::NONE;
+    for name in names {
+        match host::masks::Mask::by_name(name) {
+            Some(mask) => masks.insert(mask),
+            None if name == "all" => {
+                host::masks::Mask::ALL.into_iter().for_each(|m| masks.insert(m))
+            }
+            None => {
+                let known: Vec<_> = host::masks::Mask::ALL.into_iter().map(|m| m.name()).collect();
+                bail!("there is no mask {name:?}; there are {}, and all", known.join(", "));
+            }
+        }
+    }
+    Ok(masks)
 }
 
 fn run_moo(args: &MooArgs) -> Result<ExitCode> {

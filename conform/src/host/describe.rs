@@ -67,14 +67,28 @@ fn describe_state(case: &Case, text: &mut String) {
             let _ = write!(text, " ST{i}={exponent:04x}:{fraction:016x}");
         }
     }
-    for i in 0..16 {
-        let at = legacy::XMM + 16 * i;
-        let high = u128::from_le_bytes(state.ymm_high[i]);
-        let low = u128::from(state.qword(at + 8)) << 64 | u128::from(state.qword(at));
-        if high != 0 || low != 0 {
-            let _ = write!(text, " YMM{i}={high:032x}_{low:032x}");
+    for i in 0..32 {
+        let bytes = state.vector(i);
+        if bytes != [0; 64] {
+            let _ = write!(text, " {}", vector(i, &bytes));
         }
     }
+    for (i, k) in state.opmask.iter().enumerate().filter(|(_, k)| **k != 0) {
+        let _ = write!(text, " K{i}={k:x}");
+    }
+}
+
+/// A vector register by the name of its narrowest part that holds everything.
+fn vector(i: usize, bytes: &[u8; 64]) -> String {
+    let wide = i >= 16 || bytes[32..] != [0; 32];
+    let (name, end) = if wide { ("ZMM", 64) } else { ("YMM", 32) };
+    format!("{name}{i}={}", vector_text(&bytes[..end]))
+}
+
+/// The bytes of a vector register, the highest first, in lanes of 16.
+pub(super) fn vector_text(bytes: &[u8]) -> String {
+    let lane = |lane: &[u8]| lane.iter().rev().map(|b| format!("{b:02x}")).collect::<String>();
+    bytes.chunks(16).rev().map(lane).collect::<Vec<_>>().join("_")
 }
 
 fn describe_memory(case: &Case, insn: &Instruction, text: &mut String) {

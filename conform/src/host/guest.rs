@@ -197,17 +197,13 @@ impl<E: Executor> Guest<E> {
             let at = legacy::ST + 16 * i;
             st[..10].copy_from_slice(&state.legacy[at..at + 10]);
         }
-        for (i, high) in state.ymm_high.iter().enumerate() {
-            let low = u128::from(state.qword(legacy::XMM + 16 * i))
-                | u128::from(state.qword(legacy::XMM + 16 * i + 8)) << 64;
-            let high = u128::from_le_bytes(*high);
-            cpu.vector[i].0[..4].copy_from_slice(&[
-                low as u64,
-                (low >> 64) as u64,
-                high as u64,
-                (high >> 64) as u64,
-            ]);
+        for (i, register) in cpu.vector.iter_mut().enumerate() {
+            let bytes = state.vector(i);
+            for (word, chunk) in register.0.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+            }
         }
+        cpu.opmask = state.opmask;
         *self.cpu = cpu;
         sync::mode_changed(&mut self.cpu, &mut self.mmu);
     }
@@ -278,16 +274,14 @@ impl<E: Executor> Guest<E> {
             let at = legacy::ST + 16 * i;
             state.legacy[at..at + 10].copy_from_slice(&st[..10]);
         }
-        for (i, high) in state.ymm_high.iter_mut().enumerate() {
-            let words = &cpu.vector[i].0;
-            high[..8].copy_from_slice(&words[2].to_le_bytes());
-            high[8..].copy_from_slice(&words[3].to_le_bytes());
+        for (i, register) in cpu.vector.iter().enumerate() {
+            let mut bytes = [0; 64];
+            for (chunk, word) in bytes.chunks_exact_mut(8).zip(register.0) {
+                chunk.copy_from_slice(&word.to_le_bytes());
+            }
+            state.set_vector(i, &bytes);
         }
-        for i in 0..16 {
-            let words = cpu.vector[i].0;
-            state.set_qword(legacy::XMM + 16 * i, words[0]);
-            state.set_qword(legacy::XMM + 16 * i + 8, words[1]);
-        }
+        state.opmask = cpu.opmask;
         state
     }
 }

@@ -3,9 +3,11 @@
 
 pub mod compare;
 mod describe;
+mod faults;
 pub mod generate;
 mod guest;
 pub mod layout;
+pub mod masks;
 mod random;
 mod sandbox;
 pub mod segments;
@@ -18,9 +20,10 @@ pub use sandbox::SandboxError;
 pub use summary::{Finding, FormResult, Summary};
 
 use crate::{Progress, Shard};
-use compare::{Ending, differences, ending};
+use compare::{Ending, compare, ending};
 use generate::Generator;
 use iced_x86::Code;
+use masks::Masks;
 use sandbox::{NoAnswer, Sandbox};
 use segments::LDT;
 use state::{Case, Outcome};
@@ -63,6 +66,8 @@ pub struct Options {
     pub threads: usize,
     /// Differences kept for each form.
     pub keep: usize,
+    /// Masks that are not applied.
+    pub without: Masks,
 }
 
 impl Default for Options {
@@ -78,6 +83,7 @@ impl Default for Options {
             shard: Shard::ALL,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             keep: 1,
+            without: Masks::NONE,
         }
     }
 }
@@ -148,7 +154,8 @@ pub fn run_with(
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(forms.len()));
     let work = || -> Result<(), HostError> {
-        let mut bench = Bench { sandbox: Sandbox::new(&LDT)?, subject: make()? };
+        let (sandbox, subject) = (Sandbox::new(&LDT)?, make()?);
+        let mut bench = Bench { sandbox, subject, without: options.without };
         while let Some(&(code, reason)) = forms.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = match reason {
                 Some(reason) => FormResult::not_generated(code, reason),
@@ -186,12 +193,18 @@ fn wanted(options: &Options, code: Code) -> bool {
 pub(crate) struct Bench {
     sandbox: Sandbox,
     subject: Box<dyn Subject>,
+    without: Masks,
 }
 
 /// What a case came to.
 pub(crate) enum Verdict {
-    /// Both did the same; whether the instruction was undefined for both.
-    Same { undefined: bool },
+    /// Both did the same.
+    Same {
+        /// Both took #UD.
+        undefined: bool,
+        /// By these masks.
+        masks: Masks,
+    },
     /// Only the host executes it: the guest's CPUID does not offer it.
     NotOffered,
     /// The host gave no answer.
@@ -278,28 +291,23 @@ impl Bench {
             Err(text) => {
                 return Verdict::Different(vec![compare::Difference {
                     what: "ending".to_owned(),
-                    host: format!("{:?}", ending(case, &host).0),
+                    host: ending(case, &host).0.to_string(),
                     ours: text,
                 }]);
             }
         };
-        let undefined = |outcome: &Outcome| {
-            matches!(
-                ending(case, outcome).0,
-                Ending::Fault { vector, .. } if vector == Vector::UD as u8
-            )
-        };
+        let undefined = |outcome: &Outcome| matches!(ending(case, outcome).0, Ending::Fault(taken) if taken.is(&[Vector::UD]));
         if undefined(&ours)
             && !undefined(&host)
             && generate::forms::not_offered(case.form).is_some()
         {
             return Verdict::NotOffered;
         }
-        let found = differences(case, &host, &ours);
-        if found.is_empty() {
-            Verdict::Same { undefined: undefined(&host) }
+        let compared = compare(case, &host, &ours, self.without);
+        if compared.found.is_empty() {
+            Verdict::Same { undefined: undefined(&host), masks: compared.masks }
         } else {
-            Verdict::Different(found)
+            Verdict::Different(compared.found)
         }
     }
 }

@@ -42,15 +42,18 @@ fn steps() -> Vec<Step> {
         case.state.set_dword(legacy::MXCSR, mxcsr);
     }));
     steps.push(Box::new(|case| {
-        case.state.legacy[legacy::XMM..].fill(0);
-        case.state.ymm_high = [[0; 16]; 16];
+        (0..32).for_each(|i| case.state.set_vector(i, &[0; 64]));
     }));
-    for i in 0..16 {
-        steps.push(Box::new(move |case| {
-            let at = legacy::XMM + 16 * i;
-            case.state.legacy[at..at + 16].fill(0);
-            case.state.ymm_high[i].fill(0);
-        }));
+    steps.push(Box::new(|case| {
+        case.state.zmm_high = [[0; 32]; 16];
+        case.state.zmm_rest = [[0; 64]; 16];
+    }));
+    for i in 0..32 {
+        steps.push(Box::new(move |case| case.state.set_vector(i, &[0; 64])));
+    }
+    steps.push(Box::new(|case| case.state.opmask = [0; 8]));
+    for i in 0..8 {
+        steps.push(Box::new(move |case| case.state.opmask[i] = 0));
     }
     for i in 0..8 {
         steps.push(Box::new(move |case| {

@@ -11,6 +11,12 @@ pub struct State {
     pub legacy: [u8; 512],
     /// Upper halves of YMM0 to YMM15.
     pub ymm_high: [[u8; 16]; 16],
+    /// Upper halves of ZMM0 to ZMM15.
+    pub zmm_high: [[u8; 32]; 16],
+    /// ZMM16 to ZMM31.
+    pub zmm_rest: [[u8; 64]; 16],
+    /// K0 to K7.
+    pub opmask: [u64; 8],
     /// RAX to R15 by hardware number.
     pub gpr: [u64; 16],
     /// RIP.
@@ -63,6 +69,9 @@ impl State {
         State {
             legacy,
             ymm_high: [[0; 16]; 16],
+            zmm_high: [[0; 32]; 16],
+            zmm_rest: [[0; 64]; 16],
+            opmask: [0; 8],
             gpr: [0; 16],
             rip: 0,
             rflags: 0x202,
@@ -101,6 +110,31 @@ impl State {
     /// Sets a 64-bit field of the legacy image.
     pub fn set_qword(&mut self, at: usize, value: u64) {
         self.legacy[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Vector register `n`, 0 to 31, up to its full width.
+    pub fn vector(&self, n: usize) -> [u8; 64] {
+        if n >= 16 {
+            return self.zmm_rest[n & 15];
+        }
+        let mut bytes = [0; 64];
+        let at = legacy::XMM + 16 * n;
+        bytes[..16].copy_from_slice(&self.legacy[at..at + 16]);
+        bytes[16..32].copy_from_slice(&self.ymm_high[n]);
+        bytes[32..].copy_from_slice(&self.zmm_high[n]);
+        bytes
+    }
+
+    /// Sets vector register `n`, 0 to 31.
+    pub fn set_vector(&mut self, n: usize, bytes: &[u8; 64]) {
+        if n >= 16 {
+            self.zmm_rest[n & 15] = *bytes;
+            return;
+        }
+        let at = legacy::XMM + 16 * n;
+        self.legacy[at..at + 16].copy_from_slice(&bytes[..16]);
+        self.ymm_high[n].copy_from_slice(&bytes[16..32]);
+        self.zmm_high[n].copy_from_slice(&bytes[32..]);
     }
 }
 

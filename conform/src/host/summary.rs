@@ -1,7 +1,8 @@
 //! What a run came to, and the coverage table.
 
+use super::Verdict;
 use super::generate::forms::not_offered;
-use super::{Verdict, compare};
+use super::masks::Mask;
 use crate::report::{Group, Report};
 use iced_x86::Code;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct FormResult {
     pub differed: u64,
     /// Cases that the host did not answer.
     pub no_answer: u64,
+    /// Cases that matched by each mask, in the order of [`Mask::ALL`].
+    pub masked: [u64; Mask::ALL.len()],
     /// Why nothing was run.
     pub not_generated: Option<&'static str>,
     /// The first differences.
@@ -49,6 +52,7 @@ impl FormResult {
             not_offered: 0,
             differed: 0,
             no_answer: 0,
+            masked: [0; Mask::ALL.len()],
             not_generated: None,
             findings: Vec::new(),
         }
@@ -63,7 +67,8 @@ impl FormResult {
             self.ran += 1;
         }
         match verdict {
-            Verdict::Same { undefined } => {
+            Verdict::Same { undefined, masks } => {
+                masks.iter().for_each(|mask| self.masked[mask as usize] += 1);
                 self.matched += 1;
                 self.undefined += u64::from(*undefined);
             }
@@ -80,6 +85,7 @@ impl FormResult {
         self.not_offered += other.not_offered;
         self.differed += other.differed;
         self.no_answer += other.no_answer;
+        self.masked.iter_mut().zip(other.masked).for_each(|(sum, n)| *sum += n);
     }
 
     /// What there is to say besides numbers.
@@ -218,10 +224,13 @@ impl fmt::Display for Summary {
              without an answer {}",
             t.matched, t.undefined, t.differed, t.not_offered, t.no_answer
         )?;
-        writeln!(f, "masks applied: {}", mask_names())
+        writeln!(f, "matched by masks: {}", mask_counts(&t))
     }
 }
 
-fn mask_names() -> String {
-    compare::MASKS.iter().map(|mask| mask.name).collect::<Vec<_>>().join(", ")
+/// How many cases each mask covered.
+fn mask_counts(total: &FormResult) -> String {
+    let counted = Mask::ALL.into_iter().zip(total.masked).filter(|(_, n)| *n > 0);
+    let texts: Vec<String> = counted.map(|(mask, n)| format!("{mask} {n}")).collect();
+    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }

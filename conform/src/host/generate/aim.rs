@@ -160,10 +160,10 @@ impl Draft {
 
     /// Elements of a VSIB index: mostly small, so that base + index stays in the window.
     fn aim_vector_index(&mut self, insn: &Instruction) {
-        let register = insn.memory_index().number() & 15;
+        let register = insn.memory_index().number() & 31;
         let wide = insn.is_vsib64();
         let size = if wide { 8 } else { 4 };
-        let mut index = [0; 32];
+        let mut index = [0; 64];
         for chunk in index.chunks_mut(size) {
             let value = match self.random.below(24) {
                 0 => self.random.integer(),
@@ -172,9 +172,7 @@ impl Draft {
             };
             chunk.copy_from_slice(&value.to_le_bytes()[..size]);
         }
-        let at = legacy::XMM + 16 * register;
-        self.case.state.legacy[at..at + 16].copy_from_slice(&index[..16]);
-        self.case.state.ymm_high[register].copy_from_slice(&index[16..]);
+        self.case.state.set_vector(register, &index);
     }
 
     /// Rewrites the displacement of the memory operand.
@@ -441,7 +439,7 @@ impl Draft {
 }
 
 /// Bytes of each element of a far pointer's offset or of a return frame.
-fn slot_size(insn: &Instruction, bits: u32) -> usize {
+pub(in crate::host) fn slot_size(insn: &Instruction, bits: u32) -> usize {
     match insn.op_code().operand_size() {
         16 => 2,
         32 => 4,

@@ -1,7 +1,7 @@
 //! Which forms of which instructions are generated, and why the others are not.
 
 use crate::host::compare::is_amd;
-use iced_x86::{Code, EncodingKind, Mnemonic, OpCodeInfo};
+use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeInfo};
 
 /// Every form that the code size has, with the reason where it is not generated.
 pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
@@ -100,9 +100,35 @@ pub const EXCLUDED: &[(&str, &[Mnemonic])] = &[
 
 /// Why guests are not offered an instruction that the host may have; none where they are.
 pub fn not_offered(code: Code) -> Option<&'static str> {
-    NOT_OFFERED.iter().find(|(_, all)| all.contains(&code.mnemonic())).map(|(reason, _)| *reason)
+    let needs = code.cpuid_features();
+    NOT_OFFERED.iter().find(|(feature, _)| needs.contains(feature)).map(|(_, reason)| *reason)
 }
 
-/// Instructions that the guest's CPUID does not report, so that #UD is right.
-const NOT_OFFERED: &[(&str, &[Mnemonic])] =
-    &[("CPUID does not report CLZERO", &[Mnemonic::Clzero])];
+/// Extensions that the guest's CPUID never reports, so that #UD is right.
+const NOT_OFFERED: &[(CpuidFeature, &str)] = &[
+    (CpuidFeature::MOVDIRI, "CPUID does not report MOVDIRI"),
+    (CpuidFeature::MOVDIR64B, "CPUID does not report MOVDIR64B"),
+    (CpuidFeature::SERIALIZE, "CPUID does not report SERIALIZE"),
+    (CpuidFeature::PTWRITE, "CPUID does not report PTWRITE"),
+    (CpuidFeature::CMPCCXADD, "CPUID does not report CMPCCXADD"),
+    (CpuidFeature::RAO_INT, "CPUID does not report RAO-INT"),
+    (CpuidFeature::ENQCMD, "CPUID does not report ENQCMD"),
+    (CpuidFeature::RTM, "CPUID does not report RTM"),
+    (CpuidFeature::HLE_or_RTM, "CPUID does not report RTM"),
+    (CpuidFeature::UINTR, "CPUID does not report UINTR"),
+    (CpuidFeature::CET_SS, "CPUID does not report shadow stacks"),
+    (CpuidFeature::MCOMMIT, "CPUID does not report MCOMMIT"),
+    (CpuidFeature::TBM, "CPUID does not report TBM"),
+    (CpuidFeature::XOP, "CPUID does not report XOP"),
+    (CpuidFeature::FMA4, "CPUID does not report FMA4"),
+    (CpuidFeature::LWP, "CPUID does not report LWP"),
+    (CpuidFeature::D3NOW, "CPUID does not report 3DNow!"),
+    (CpuidFeature::D3NOWEXT, "CPUID does not report 3DNow!"),
+    (CpuidFeature::AESKLE, "CPUID does not report Key Locker"),
+    (CpuidFeature::SGX1, "CPUID does not report SGX"),
+    (CpuidFeature::AMX_TILE, "CPUID does not report AMX"),
+    (CpuidFeature::AMX_INT8, "CPUID does not report AMX"),
+    (CpuidFeature::AMX_BF16, "CPUID does not report AMX"),
+    (CpuidFeature::AMX_FP16, "CPUID does not report AMX"),
+    (CpuidFeature::AMX_COMPLEX, "CPUID does not report AMX"),
+];

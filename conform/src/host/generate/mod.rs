@@ -1,5 +1,7 @@
 //! Makes cases: a form of an instruction, a seed and a number give the same case anywhere.
 
+pub(super) use aim::slot_size;
+
 mod aim;
 mod encode;
 pub mod forms;

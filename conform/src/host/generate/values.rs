@@ -32,6 +32,19 @@ pub(super) fn fill(random: &mut Random, state: &mut State) {
         let at = legacy::XMM + 16 * i;
         state.legacy[at..at + 16].copy_from_slice(&random.vector());
         state.ymm_high[i] = random.vector();
+        for half in state.zmm_high[i].chunks_exact_mut(16) {
+            half.copy_from_slice(&random.vector());
+        }
+        for quarter in state.zmm_rest[i].chunks_exact_mut(16) {
+            quarter.copy_from_slice(&random.vector());
+        }
+    }
+    for k in &mut state.opmask {
+        *k = match random.below(4) {
+            0 => u64::MAX,
+            1 => random.integer(),
+            _ => random.next(),
+        };
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::layout::{
     CODE, CODE_SIZE, CONTENTS, FILL, Kind, MAP, PAGE, PAGES, WINDOW, WINDOW_END,
 };
 use super::super::segments::LdtEntry;
-use super::super::state::legacy;
+use super::super::state::{State, legacy};
 use super::entry::{Frame, signal_entry};
 use super::{STACK, Shared};
 use libc::{c_int, c_void, sock_filter, sock_fprog, ucontext_t};
@@ -217,6 +217,9 @@ const GREGS: [c_int; 16] = [
 const UC_FLAGS: u64 = 1 | 2 | 4;
 /// Offset of XSTATE_BV in an XSAVE area.
 const XSTATE_BV: usize = 512;
+/// State components besides x87 and SSE, with their sizes (SDM vol. 1, section 13.5): AVX, and the
+/// three of AVX-512.
+pub(super) const COMPONENTS: [(u32, usize); 4] = [(2, 256), (5, 64), (6, 512), (7, 1024)];
 /// Flags that sigreturn does not restore, and that the entry stub loads.
 const NT_AND_ID: u64 = x86::flags::NT | x86::flags::ID;
 
@@ -293,13 +296,14 @@ unsafe fn finish(shared: *mut Shared, context: *mut ucontext_t, frame: *const Fr
         after.gs_base = f.gs_base;
         let area = (*context).uc_mcontext.fpregs.cast::<u8>();
         ptr::copy_nonoverlapping(area, after.legacy.as_mut_ptr(), 512);
-        if (*shared).ymm_offset != 0 {
-            let present = *area.add(XSTATE_BV) & 4 != 0;
-            let high = area.add((*shared).ymm_offset as usize);
-            if present {
-                ptr::copy_nonoverlapping(high, after.ymm_high.as_mut_ptr().cast(), 256);
+        let present = ptr::read_unaligned(area.add(XSTATE_BV).cast::<u64>());
+        for (slot, (number, size)) in COMPONENTS.iter().enumerate() {
+            let offset = (*shared).extended[slot] as usize;
+            let to = extended(after, slot);
+            if offset != 0 && present >> number & 1 != 0 {
+                ptr::copy_nonoverlapping(area.add(offset), to, *size);
             } else {
-                after.ymm_high = [[0; 16]; 16];
+                ptr::write_bytes(to, 0, *size);
             }
         }
         (*job).vector = gregs[libc::REG_TRAPNO as usize] as u32;
@@ -352,10 +356,26 @@ unsafe fn begin(shared: *mut Shared, context: *mut ucontext_t, frame: *mut Frame
         };
         let area = (*context).uc_mcontext.fpregs.cast::<u8>();
         ptr::copy_nonoverlapping(before.legacy.as_ptr(), area, legacy::END);
-        if (*shared).ymm_offset != 0 {
-            let high = area.add((*shared).ymm_offset as usize);
-            ptr::copy_nonoverlapping(before.ymm_high.as_ptr().cast(), high, 256);
-            *area.add(XSTATE_BV) |= 7;
+        let mut present = 3;
+        for (slot, (number, size)) in COMPONENTS.iter().enumerate() {
+            let offset = (*shared).extended[slot] as usize;
+            if offset != 0 {
+                let from = extended(&mut (*job).before, slot);
+                ptr::copy_nonoverlapping(from, area.add(offset), *size);
+                present |= 1 << number;
+            }
         }
+        let word = area.add(XSTATE_BV).cast::<u64>();
+        ptr::write_unaligned(word, ptr::read_unaligned(word) | present);
+    }
+}
+
+/// Where a state holds the component in `slot` of [`COMPONENTS`].
+fn extended(state: &mut State, slot: usize) -> *mut u8 {
+    match slot {
+        0 => state.ymm_high.as_mut_ptr().cast(),
+        1 => state.opmask.as_mut_ptr().cast(),
+        2 => state.zmm_high.as_mut_ptr().cast(),
+        _ => state.zmm_rest.as_mut_ptr().cast(),
     }
 }

@@ -93,8 +93,9 @@ struct Shared {
     active: u32,
     /// How far the child has come in setting itself up.
     step: AtomicU32,
-    /// Offset of the upper halves of YMM registers in an XSAVE area, 0 without AVX.
-    ymm_offset: u32,
+    /// Offsets in an XSAVE area, 0 for what the host does not have: upper halves of YMM registers,
+    /// opmask registers, upper halves of ZMM0 to ZMM15, ZMM16 to ZMM31.
+    extended: [u32; 4],
     jobs: [Job; BATCH],
 }
 
@@ -155,10 +156,9 @@ impl Sandbox {
             pid: 0,
             batch: 0,
         };
-        // CPUID leaf 0xD, subleaf 2: EBX is the offset of the AVX component.
-        let avx = __cpuid_count(0xD, 2);
+        let extended = child::COMPONENTS.map(|(number, _)| component(number));
         // SAFETY: the mapping is ours; no child exists yet.
-        unsafe { (*sandbox.shared).ymm_offset = if avx.eax == 0 { 0 } else { avx.ebx } };
+        unsafe { (*sandbox.shared).extended = extended };
         sandbox.start()?;
         Ok(sandbox)
     }
@@ -292,6 +292,23 @@ impl Drop for Sandbox {
             libc::munmap(self.stack.cast(), STACK);
         }
     }
+}
+
+/// Offset of a state component in an XSAVE area, 0 where user code cannot use it: CPUID leaf 0xD,
+/// EBX of its subleaf; EAX and EDX of subleaf 0 say what XCR0 can enable, XGETBV what it does
+/// (SDM vol. 2A, CPUID).
+fn component(number: u32) -> u32 {
+    let offset = __cpuid_count(0xD, number).ebx;
+    let osxsave = __cpuid_count(1, 0).ecx >> 27 & 1 != 0;
+    // SAFETY: XGETBV of XCR0 exists where the system uses XSAVE.
+    let enabled = osxsave && unsafe { xcr0() } >> number & 1 != 0;
+    if enabled { offset } else { 0 }
+}
+
+#[target_feature(enable = "xsave")]
+fn xcr0() -> u64 {
+    // SAFETY: register 0 always exists.
+    unsafe { std::arch::x86_64::_xgetbv(0) }
 }
 
 fn load(job: &mut Job, case: &Case) {
