@@ -129,10 +129,11 @@ pub fn compare(case: &Case, host: &Outcome, ours: &Outcome, without: Masks) -> C
             None => comparer.report("ending", host_end.to_string(), our_end.to_string()),
         }
     }
-    if host_rip != our_rip && insn_has_reserved_prefix(case, &insn) {
-        if comparer.excuse(Mask::ReservedPrefix) {
-            return comparer.result;
-        }
+    if host_rip != our_rip
+        && insn_has_reserved_prefix(case, &insn)
+        && comparer.excuse(Mask::ReservedPrefix)
+    {
+        return comparer.result;
     }
     comparer.number("RIP", host_rip, our_rip);
     comparer.registers(&host.state, &ours.state);

@@ -9,6 +9,9 @@ use crate::host::state::legacy;
 use iced_x86::{ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use x86::regs::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
+/// Room for the largest frame of a far call.
+const FRAME: u64 = 64;
+
 /// Start of page `n` of the window.
 const fn page(n: usize) -> u64 {
     WINDOW + (n * PAGE) as u64
@@ -314,6 +317,13 @@ impl Draft {
         // A 16-bit stack pointer's upper half is not kept by every way back from a handler.
         let rsp = linear.wrapping_sub(base);
         self.case.state.gpr[RSP] = if self.case.bits == 64 { rsp } else { rsp & 0xFFFF_FFFF };
+        let far_call = insn.is_call_far() || insn.is_call_far_indirect();
+        if far_call && self.case.bits != 64 && self.case.state.gpr[RSP] < FRAME {
+            // Into 64-bit code, the frame would lie at the top of the kernel's half, and Linux on AMD's
+            // processors takes the fault again and again without telling the process (observed on
+            // Zen 5).
+            self.case.state.gpr[RSP] += FRAME;
+        }
         if matches!(insn.mnemonic(), Mnemonic::Enter | Mnemonic::Leave) {
             let frame = target(&mut self.random, 8).wrapping_sub(base);
             self.case.state.gpr[RBP] = match self.random.below(3) {

@@ -70,6 +70,8 @@ pub const EXCLUDED: &[(&str, &[Mnemonic])] = &[
         "under a hypervisor its exception is the hypervisor's, which intercepts it",
         &[
             Mnemonic::Int1,
+            Mnemonic::Sysexit,
+            Mnemonic::Sysexitq,
             Mnemonic::Vmrun,
             Mnemonic::Vmload,
             Mnemonic::Vmsave,
