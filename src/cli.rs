@@ -2,6 +2,7 @@
 
 use crate::conform::ConformArgs;
 use crate::drive_image::DriveImage;
+use crate::explain::ExplainArgs;
 use crate::status;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Demo(Box<DemoArgs>),
     /// Say what this host offers and what Ringshift makes of it
     Check,
+    /// Show guest code beside the host code that it becomes
+    Explain(Box<ExplainArgs>),
     /// Compare with real processors: the host CPU, and tests captured from others
     Conform(Box<ConformArgs>),
 }
@@ -190,7 +193,7 @@ fn parse_serial(text: &str) -> Result<Serial, String> {
 }
 
 /// A size in bytes: a number, or one with a suffix K, M or G for powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 20),

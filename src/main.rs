@@ -9,6 +9,7 @@ mod conform;
 mod console;
 mod demo;
 mod drive_image;
+mod explain;
 mod lockstep;
 mod log;
 mod media;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Check => check::run(),
+        Command::Explain(args) => explain::run(&args),
         Command::Conform(args) => conform::run(&args),
     };
     result.unwrap_or_else(|error| {

@@ -114,7 +114,7 @@ fn run_drives(args: &RunArgs, media: &MediaArgs) -> Result<ExitCode> {
 
 /// Reads a file that must fit `limit` bytes of guest memory: the path may name a pipe or a device
 /// without end.
-fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
     let name = || format!("{what} {}", path.display());
     let file = File::open(path).with_context(name)?;
     let mut content = Vec::new();

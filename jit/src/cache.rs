@@ -158,6 +158,11 @@ impl BlockCache {
         index
     }
 
+    /// Whether a block was not removed.
+    pub(crate) fn is_alive(&self, index: u32) -> bool {
+        self.blocks.get(index as usize).is_some_and(|block| block.alive)
+    }
+
     /// The links that leave a block.
     pub(crate) fn links_of(&self, index: u32) -> &[Link] {
         let (first, count) = self.blocks[index as usize].outgoing;

@@ -92,6 +92,8 @@ pub struct Engine {
     sites: Vec<Site>,
     /// Where [`Config::notes`] asks for them, by the block's number.
     pub(crate) notes: HashMap<u32, BlockNotes>,
+    /// Linear address of an instruction, and the number of the last block translated that has it.
+    pub(crate) watch: Option<(u64, Option<u32>)>,
     /// Guest bytes of a block at most: where code is known to end.
     pub(crate) block_limit: u64,
     heat: Box<[u8]>,
@@ -139,6 +141,7 @@ impl Engine {
             segments: CodeSegments::default(),
             sites: Vec::new(),
             notes: HashMap::new(),
+            watch: None,
             block_limit: u64::MAX,
             heat: vec![0; HEAT].into(),
             counts: Counts::default(),
@@ -264,6 +267,9 @@ impl Engine {
         self.indirect.clear();
         self.sites.clear();
         self.notes.clear();
+        if let Some((_, block)) = &mut self.watch {
+            *block = None;
+        }
         self.arena.reset();
         self.reset_returns();
     }
@@ -467,10 +473,15 @@ impl Engine {
         self.stats.host_bytes += code.len() as u64;
         self.counts.by_site.resize(self.sites.len(), Left::default());
         if let Some(profile) = &mut self.profile {
-            profile.add(place.rip, &notes);
+            profile.add(place.linear, &notes);
         }
         let second_page = decoded.second_page;
         let index = self.cache.insert(place, (len, second_page), base, (direct, saved), &links);
+        if let Some((rip, block)) = &mut self.watch
+            && rip.wrapping_sub(place.linear) < len
+        {
+            *block = Some(index);
+        }
         if self.config.notes {
             let ops = decoded.ops[..count].into();
             self.notes.insert(index, BlockNotes { notes, ops, base, len: code.len() });

@@ -74,7 +74,7 @@ impl Sub for Mix {
 
 /// A block that counts.
 struct Counted {
-    rip: u64,
+    linear: u64,
     counter: usize,
     mix: Mix,
     /// Side exits: their counter, and what is not executed behind them.
@@ -107,9 +107,9 @@ impl Profile {
         (self.counters.address() as usize + 8 * self.used) as i32
     }
 
-    /// Takes the counters that the block at `rip` was emitted with: one for its entries, then one
+    /// Takes the counters that the block at `linear` was emitted with: one for its entries, then one
     /// for each of its side exits, in their order.
-    pub(crate) fn add(&mut self, rip: u64, notes: &Notes) {
+    pub(crate) fn add(&mut self, linear: u64, notes: &Notes) {
         let counter = self.used;
         let strategies = &notes.strategies;
         let rests = notes.marks.iter().filter_map(|mark| {
@@ -118,7 +118,7 @@ impl Profile {
         });
         let exits: Vec<_> = rests.enumerate().map(|(i, rest)| (counter + 1 + i, rest)).collect();
         self.used += 1 + exits.len();
-        self.blocks.push(Counted { rip, counter, mix: Mix::of(strategies), exits });
+        self.blocks.push(Counted { linear, counter, mix: Mix::of(strategies), exits });
     }
 
     fn executed(&self, block: &Counted) -> Mix {
@@ -141,7 +141,7 @@ impl Profile {
     /// Linear address of the block that was entered most often, of those that are translated.
     pub(crate) fn hottest(&self) -> Option<u64> {
         let hottest = self.blocks.iter().max_by_key(|block| self.counters[block.counter])?;
-        (self.counters[hottest.counter] != 0).then_some(hottest.rip)
+        (self.counters[hottest.counter] != 0).then_some(hottest.linear)
     }
 
     /// The translations are gone.

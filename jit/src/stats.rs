@@ -104,9 +104,13 @@ impl Stats {
         share(self.translated.saturating_sub(helped), self.instructions())
     }
 
-    /// The instructions that left translated code most often.
-    pub fn top_instructions(&self) -> Vec<(Code, Left)> {
-        top(&self.by_code)
+    /// The instructions, in the SDM's notation, that left translated code most often.
+    pub fn top_instructions(&self) -> Vec<(&'static str, Left)> {
+        let mut by_name: HashMap<&str, Left> = HashMap::new();
+        for (code, &left) in &self.by_code {
+            *by_name.entry(code.op_code().instruction_string()).or_default() += left;
+        }
+        top(&by_name)
     }
 
     /// The blocks, by their linear addresses, that left it most often.
@@ -205,8 +209,8 @@ impl fmt::Display for Tables<'_> {
         if !stats.by_code.is_empty() {
             head(f, "instructions")?;
         }
-        for (code, left) in stats.top_instructions() {
-            row_of(f, code.op_code().instruction_string(), left)?;
+        for (name, left) in stats.top_instructions() {
+            row_of(f, name, left)?;
         }
         if !stats.by_block.is_empty() {
             head(f, "blocks")?;

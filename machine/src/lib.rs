@@ -7,6 +7,7 @@ pub mod check;
 mod chipset;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod firmware;
 pub mod guests;
 mod interrupts;

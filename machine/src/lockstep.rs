@@ -70,14 +70,14 @@ pub struct Report {
 }
 
 /// One of the two machines.
-struct Side {
-    machine: Machine,
+pub(crate) struct Side {
+    pub(crate) machine: Machine,
     clock: Arc<ManualClock>,
     now: u64,
 }
 
 impl Side {
-    fn new(
+    pub(crate) fn new(
         options: &Options,
         engine: EngineKind,
         output: Box<dyn Write + Send>,
@@ -96,12 +96,12 @@ impl Side {
         Ok(Side { machine, clock, now: 0 })
     }
 
-    fn cpu(&self) -> &Cpu {
+    pub(crate) fn cpu(&self) -> &Cpu {
         self.machine.boot_cpu()
     }
 
     /// Runs `count` instructions, or up to where the CPU halts, and lets time pass.
-    fn slice(&mut self, count: u64) {
+    pub(crate) fn slice(&mut self, count: u64) {
         let deadline = self.machine.run_timers();
         let before = self.cpu().instructions;
         self.machine.run_slice(count);

@@ -39,7 +39,7 @@ pub(crate) struct BlockNotes {
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// Linear address of the first instruction.
-    pub rip: u64,
+    pub linear: u64,
     /// Its physical address, where the code is a guest's.
     pub gpa: Option<u64>,
     /// What the translation relies on besides the bytes, in words.
@@ -57,7 +57,7 @@ pub struct Explanation {
 /// A guest instruction.
 #[derive(Clone, Debug)]
 pub struct GuestInsn {
-    /// Linear address.
+    /// Instruction pointer: the linear address, but for segments with a base.
     pub rip: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
@@ -168,7 +168,7 @@ pub struct HostInsn {
 pub struct LinkState {
     /// Offset of the jump or call in the block's host code.
     pub offset: usize,
-    /// Where it leads: linear address.
+    /// Where it leads: instruction pointer.
     pub target: u64,
     /// Whether it goes straight to the target's translation.
     pub linked: bool,
@@ -211,6 +211,18 @@ impl Piece {
 }
 
 impl Engine {
+    /// Watches for blocks that hold the instruction byte at linear address `rip`.
+    pub fn watch(&mut self, rip: u64) {
+        self.watch = Some((rip, None));
+    }
+
+    /// The block translated last that holds what is watched, if it was not dropped. The engine must
+    /// have been made with [`crate::Config::notes`].
+    pub fn watched(&self) -> Option<Explanation> {
+        let index = self.watch?.1?;
+        self.cache.is_alive(index).then(|| self.explain_block(index))?
+    }
+
     /// The translated block that begins at the linear address `rip`, or else one that covers it.
     /// The engine must have been made with [`crate::Config::notes`].
     pub fn explain(&self, rip: u64) -> Option<Explanation> {
@@ -257,7 +269,7 @@ impl Engine {
             })
             .collect();
         Some(Explanation {
-            rip: block.place.rip,
+            linear: block.place.linear,
             gpa: Some(block.place.gpa),
             mode: mode_in_words(block.place.key),
             guest: guest_insns(noted, block.place),

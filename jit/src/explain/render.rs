@@ -155,7 +155,7 @@ impl<'a> View<'a> {
 
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let e = self.explanation;
-        let title = format!("Block at {:#x}", e.rip);
+        let title = format!("Block at {:#x}", e.linear);
         let gpa = e.gpa.map_or(String::new(), |gpa| format!("  (physical {gpa:#x})"));
         self.line(f, &Cell::default().with(title, Paint::Strong).with(gpa, Paint::Dim))?;
         self.wrapped(f, &e.mode, 2)?;
@@ -361,12 +361,13 @@ impl<'a> View<'a> {
         }
         self.line(f, &Cell::default().with("Links", Paint::Strong))?;
         for (i, &LinkState { offset, target, linked }) in e.links.iter().enumerate() {
-            let (state, paint) = if linked {
-                ("linked: straight to the target's host code", Paint::Passthrough)
+            let (state, paint) =
+                if linked { ("linked", Paint::Passthrough) } else { ("trampoline", Paint::Custom) };
+            let back = if e.guest.first().is_some_and(|first| first.rip == target) {
+                " (this block)"
             } else {
-                ("trampoline: leaves to the engine, which links it", Paint::Custom)
+                ""
             };
-            let back = if target == e.rip { " (this block)" } else { "" };
             let place = format!("  {:<8}{offset:04x} → ", format!("link.{}", i + 1));
             let cell = Cell::default()
                 .with(place, Paint::Dim)
@@ -379,7 +380,7 @@ impl<'a> View<'a> {
 
     fn signs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.line(f, &Cell::default().with("Legend", Paint::Strong))?;
-        let rows: [(&str, Paint, &str); 6] = [
+        let rows: [(&str, Paint, &str); 7] = [
             (
                 "P =",
                 Paint::Passthrough,
@@ -403,6 +404,12 @@ impl<'a> View<'a> {
                 Paint::Label,
                 "instructions left; [exit.request] is set to bring the CPU out; [flags] holds saved \
                  guest flags",
+            ),
+            (
+                "links",
+                Paint::Label,
+                "linked ones jump straight to the target's host code; a trampoline leaves to the \
+                 engine, which links it",
             ),
         ];
         for (sign, paint, words) in rows {

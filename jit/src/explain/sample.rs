@@ -7,6 +7,7 @@ use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, NullBus, RamError, RamR
 use std::sync::Arc;
 use thiserror::Error;
 use x86::control::{cr0, cr4, efer};
+use x86::segment::ar;
 use x86::{Cpu, SegReg, Segment};
 
 /// Why code cannot be explained.
@@ -159,8 +160,9 @@ impl Code<'_> {
         if self.bits == 16 {
             cpu.cr0 = cr0::ET | cr0::NE;
             let base = self.rip & !0xFFFF;
-            cpu.seg = [Segment::real(0, 0xFFFF, 0x93); 6];
-            cpu.seg[SegReg::CS as usize] = Segment::real((base >> 4) as u16, 0xFFFF, 0x9B);
+            let rights = ar::P | ar::S | ar::RW | ar::ACCESSED;
+            cpu.seg = [Segment::real(0, 0xFFFF, rights); 6];
+            cpu.seg[SegReg::CS as usize] = Segment::real((base >> 4) as u16, 0xFFFF, rights);
             cpu.rip = self.rip - base;
         } else {
             let long = self.bits == 64;

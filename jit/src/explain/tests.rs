@@ -126,13 +126,18 @@ fn code_at_odd_places() {
     for (rip, bits) in [(0, 64), (u64::MAX - 0xFFF, 64), (0x7FFF_FFFF_F000, 64), (0xFFFF_F000, 32)]
     {
         let e = Code { bytes: &[0x8B, 0x07, 0xC3], rip, bits, ring: 0 }.explain().unwrap();
-        assert_eq!((e.rip, e.guest.len()), (rip, 2));
+        assert_eq!((e.linear, e.guest.len()), (rip, 2));
     }
     // An instruction that crosses a page is a block of its own; what follows is in the next.
     let crossing = [0x48, 0xB8, 1, 2, 3, 4, 5, 6, 7, 8, 0xC3];
     let e = Code { bytes: &crossing, rip: 0x40_0FFA, bits: 64, ring: 3 }.explain().unwrap();
     assert_eq!(e.guest.len(), 1);
     assert_eq!(e.guest[0].text, "mov rax, 0x807060504030201");
+    // Real mode: MOV AL, [BX] with a look at the limit, in a segment with a base.
+    let e =
+        Code { bytes: &[0x8A, 0x07, 0xC3], rip: 0x1_2345, bits: 16, ring: 0 }.explain().unwrap();
+    assert_eq!((e.linear, e.guest[0].rip), (0x1_2345, 0x2345));
+    assert_eq!(e.guest[0].strategy, Strategy::Passthrough);
     // Bytes that are no instruction end a block.
     let e = explain(&[0x90, 0x06], 64, 3).unwrap();
     assert_eq!(e.guest[1].text, "(no instruction)");

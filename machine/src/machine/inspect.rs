@@ -1,6 +1,7 @@
 //! Looking at a machine, and stepping it as lockstep does.
 
 use super::{Machine, MachineError};
+use crate::vcpu::Runner;
 use softmmu::GuestRam;
 
 impl Machine {
@@ -17,6 +18,26 @@ impl Machine {
     /// needs.
     pub fn refusal(&self) -> Option<&jit::EngineError> {
         self.refusal.as_ref()
+    }
+
+    /// Gives the boot processor a translator that works as `config` says.
+    ///
+    /// # Errors
+    /// [`MachineError::Engine`] where the host refuses what it needs.
+    pub(crate) fn set_translator(
+        &mut self,
+        config: jit::Config,
+    ) -> Result<&mut jit::Engine, MachineError> {
+        self.vcpus[0].set_runner(Runner::Jit(Box::new(jit::Engine::new(config)?)));
+        match &mut self.vcpus[0].engine {
+            Runner::Jit(engine) => Ok(engine),
+            Runner::Interp(_) => unreachable!("set above"),
+        }
+    }
+
+    /// The boot processor's translator.
+    pub(crate) fn translator(&self) -> Option<&jit::Engine> {
+        self.vcpus[0].engine.translator()
     }
 
     /// Runs the boot processor for `count` instructions or until it halts.
