@@ -36,12 +36,16 @@ pub(crate) struct RunArgs {
     /// What to boot, recognised by its content: a kernel, an ISO, disk or floppy image
     #[arg(value_name = "IMAGE", conflicts_with = "kernel")]
     pub(crate) image: Option<PathBuf>,
-    /// Kernel: a Linux bzImage, or an ELF file with a PVH note or a Multiboot header
+    /// Kernel: a Linux bzImage, or an ELF file with a PVH note or a Multiboot header, which may be
+    /// compressed with gzip
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
     /// Initial RAM disk, or the module of a Multiboot kernel
     #[arg(long, value_name = "FILE")]
     pub(crate) initrd: Option<PathBuf>,
+    /// Module of a Multiboot kernel: a file, then the arguments it is given; may be repeated
+    #[arg(long, value_name = "FILE [ARGUMENTS]")]
+    pub(crate) module: Vec<String>,
     /// Kernel command line
     #[arg(
         long,

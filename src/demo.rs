@@ -93,6 +93,7 @@ fn linux(machine: &MachineArgs) -> Result<ExitCode> {
         image,
         name: files.kernel.display().to_string(),
         initrd: Some(initrd),
+        modules: Vec::new(),
         command_line: LINUX_COMMAND_LINE.into(),
     };
     if machine.lockstep {

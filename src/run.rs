@@ -6,7 +6,8 @@ use crate::lockstep;
 use crate::session::{self, Session};
 use crate::status;
 use anyhow::{Context, Result, bail};
-use machine::config::Kernel;
+use flate2::read::MultiGzDecoder;
+use machine::config::{Kernel, KernelModule};
 use machine::recognise::{Bootable, Image, recognise};
 use std::fs::File;
 use std::io::Read;
@@ -25,6 +26,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
             "nothing to boot: give an IMAGE, --kernel, --disk, --cdrom or --floppy FILE, or try `ringshift demo`, which needs no file"
         ),
         None if args.initrd.is_some() => bail!("--initrd belongs to a kernel: give --kernel FILE"),
+        None if !args.module.is_empty() => {
+            bail!("--module belongs to a kernel: give --kernel FILE")
+        }
         None => run_drives(args, &media),
     }
 }
@@ -67,15 +71,18 @@ fn recognised<'a>(path: &'a Path, media: &mut MediaArgs) -> Result<Option<&'a Pa
 /// Boots a kernel without firmware.
 fn run_kernel(args: &RunArgs, path: &Path) -> Result<ExitCode> {
     let limit = args.machine.memory;
-    let image = read(path, "kernel", limit)?;
+    let image = unpack(read(path, "kernel", limit)?, limit)
+        .with_context(|| format!("kernel {}", path.display()))?;
     let initrd = match &args.initrd {
         Some(path) => Some(read(path, "initrd", limit)?),
         None => None,
     };
+    let modules = args.module.iter().map(|text| module(text, limit)).collect::<Result<_>>()?;
     let kernel = Kernel {
         image,
         name: path.display().to_string(),
         initrd,
+        modules,
         command_line: args.append.clone(),
     };
     if args.machine.lockstep {
@@ -112,6 +119,32 @@ fn run_drives(args: &RunArgs, media: &MediaArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(status::of(&end)))
 }
 
+/// A module from a file's path and its arguments. The kernel is told both, as by a boot loader.
+fn module(text: &str, limit: u64) -> Result<KernelModule> {
+    let path = text.split_whitespace().next().unwrap_or_default();
+    Ok(KernelModule {
+        data: read(Path::new(path), "module", limit)?,
+        command_line: text.trim().to_owned(),
+    })
+}
+
+/// Kernels that are not Linux often come compressed, and boot loaders unpack them.
+fn unpack(image: Vec<u8>, limit: u64) -> Result<Vec<u8>> {
+    const GZIP: &[u8] = b"\x1F\x8B";
+    if !image.starts_with(GZIP) {
+        return Ok(image);
+    }
+    let mut content = Vec::new();
+    MultiGzDecoder::new(&image[..])
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut content)
+        .context("the gzip archive is damaged")?;
+    if content.len() as u64 > limit {
+        bail!("unpacked, it is larger than the {limit} bytes of guest memory (see --memory)");
+    }
+    Ok(content)
+}
+
 /// Reads a file that must fit `limit` bytes of guest memory: the path may name a pipe or a device
 /// without end.
 pub(crate) fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
@@ -126,4 +159,38 @@ pub(crate) fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>> {
         bail!("{}: larger than the {limit} bytes of guest memory (see --memory)", name());
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn gzip(content: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn kernels_are_unpacked() {
+        let content = vec![7; 5000];
+        assert_eq!(unpack(content.clone(), 5000).unwrap(), content);
+        assert_eq!(unpack(gzip(&content), 5000).unwrap(), content);
+        let error = unpack(gzip(&content), 4999).unwrap_err().to_string();
+        assert!(error.contains("4999 bytes of guest memory"), "{error}");
+        let packed = gzip(&content);
+        let error = unpack(packed[..packed.len() / 2].to_vec(), 5000).unwrap_err().to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+
+    #[test]
+    fn a_module_has_a_file_and_arguments() {
+        let path = std::env::temp_dir().join(format!("ringshift-module-{}", std::process::id()));
+        std::fs::write(&path, b"content").unwrap();
+        let text = format!("{} a=b c", path.display());
+        let module = module(&text, 100).unwrap();
+        assert_eq!((module.data.as_slice(), module.command_line), (&b"content"[..], text));
+        std::fs::remove_file(&path).unwrap();
+    }
 }

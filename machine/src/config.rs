@@ -25,9 +25,20 @@ pub struct Kernel {
     pub image: Vec<u8>,
     /// Its name, for messages and as word 0 of a Multiboot command line.
     pub name: String,
-    /// Content of the initial RAM disk, or of the Multiboot module.
+    /// Content of the initial RAM disk, or of the first Multiboot module.
     pub initrd: Option<Vec<u8>>,
+    /// Further modules, in order. Linux takes them for more parts of its initial RAM disk.
+    pub modules: Vec<KernelModule>,
     /// Command line.
+    pub command_line: String,
+}
+
+/// A file that goes along with a kernel.
+#[derive(Clone, Debug, Default)]
+pub struct KernelModule {
+    /// The file's content.
+    pub data: Vec<u8>,
+    /// The string that goes with it: by custom its name and arguments.
     pub command_line: String,
 }
 

@@ -19,7 +19,7 @@ mod timers;
 pub mod vcpu;
 
 pub use chipset::Peripherals;
-pub use config::{Config, EngineKind, Kernel, MAX_CPUS};
+pub use config::{Config, EngineKind, Kernel, KernelModule, MAX_CPUS};
 pub use control::{Control, StopReason};
 pub use devices::block;
 pub use devices::legacy::serial::Serial;

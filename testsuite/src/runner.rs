@@ -3,7 +3,8 @@
 use crate::screen::Screen;
 use machine::guests::{self, initramfs::Initramfs};
 use machine::{
-    Config, Control, EngineKind, Firmware, Kernel, Machine, MachineError, Stats, StopReason,
+    Config, Control, EngineKind, Firmware, Kernel, KernelModule, Machine, MachineError, Stats,
+    StopReason,
 };
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -69,6 +70,21 @@ impl Guest {
         Guest::linux(guest, |busybox| Initramfs::script(busybox, script).build())
     }
 
+    /// As [`Guest::debian`], with programs in the initial RAM disk, by path and content.
+    pub fn debian_with(
+        guest: guests::Guest,
+        script: &str,
+        programs: &[(&str, &[u8])],
+    ) -> Option<Guest> {
+        Guest::linux(guest, |busybox| {
+            let initramfs = Initramfs::script(busybox, script);
+            programs
+                .iter()
+                .fold(initramfs, |initramfs, (path, content)| initramfs.file(path, 0o755, content))
+                .build()
+        })
+    }
+
     /// A Debian kernel with a shell on its console, as [`Guest::debian`].
     pub fn debian_shell(guest: guests::Guest) -> Option<Guest> {
         Guest::linux(guest, |busybox| Initramfs::shell(busybox).build())
@@ -91,6 +107,7 @@ impl Guest {
             image: read(&files.kernel),
             name: format!("{guest:?}"),
             initrd: Some(initrd),
+            modules: Vec::new(),
             command_line: "console=ttyS0 panic=-1".into(),
         };
         let engine = EngineKind::default();
@@ -122,9 +139,16 @@ impl Guest {
         self
     }
 
+    /// With a further Multiboot module: its content, and the string that goes with it.
+    pub fn module(mut self, data: Vec<u8>, command_line: &str) -> Guest {
+        self.kernel.modules.push(KernelModule { data, command_line: command_line.into() });
+        self
+    }
+
     /// With `words` at the end of the command line.
     pub fn append(mut self, words: &str) -> Guest {
-        self.kernel.command_line = format!("{} {words}", self.kernel.command_line);
+        self.kernel.command_line =
+            format!("{} {words}", self.kernel.command_line).trim_start().to_owned();
         self
     }
 

@@ -52,8 +52,12 @@ impl Machine {
         }
         boot::vectors::install(&memory).map_err(|_| MachineError::NoRoom(memory_size))?;
         map.set(acpi::TABLES_BASE, acpi::TABLES_END - acpi::TABLES_BASE, RegionKind::Reserved);
-        let modules: Vec<Module<'_>> =
-            kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" }).collect();
+        let initrd = kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" });
+        let more = kernel
+            .modules
+            .iter()
+            .map(|module| Module { data: &module.data, command_line: &module.command_line });
+        let modules: Vec<Module<'_>> = initrd.chain(more).collect();
         let loaded = boot::load(
             &memory,
             &Request {
