@@ -14,6 +14,7 @@
 
 pub mod kernels;
 pub mod media;
+pub mod programs;
 mod runner;
 mod screen;
 
