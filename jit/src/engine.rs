@@ -276,10 +276,7 @@ impl Engine {
 
     /// Forgets which returns are expected: they hold for one key and one mapping of pages.
     fn reset_returns(&mut self) {
-        let based = self.low.get().code_tag != 0;
-        let miss = self
-            .stubs
-            .map_or(0, |stubs| if based { stubs.return_miss_based } else { stubs.return_miss });
+        let miss = self.stubs.map_or(0, |stubs| stubs.return_miss);
         self.low.reset_stack(miss);
     }
 
@@ -518,6 +515,7 @@ impl Engine {
             (*runtime).sites = self.sites.as_ptr();
             (*runtime).counts = &raw mut self.counts;
             (*runtime).targets = &raw const self.indirect;
+            (*runtime).segments = &raw const self.segments;
             let enter: extern "sysv64" fn(u64) = std::mem::transmute(stubs.enter);
             enter(code);
             let executed = budget.wrapping_sub((*runtime).budget) as u64;

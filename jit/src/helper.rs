@@ -179,20 +179,23 @@ fn go_on(
         || mmu.exit_request.load() != 0
         || runtime.interrupt_waits != 0
         || needs_single_step(cpu);
+    let segment = CodeSegment::of(cpu);
+    // SAFETY: the engine's tables, which nobody changes while translated code runs.
+    let (targets, segments) = unsafe { (&*runtime.targets, &*runtime.segments) };
     if !attention
-        && CodeSegment::of(cpu) == CodeSegment::FLAT
         && let Some(key) = Key::of(cpu, mmu)
-        // SAFETY: the engine's table, which nobody changes while translated code runs.
-        && let Some((table, code)) = unsafe { &*runtime.targets }.probe(key, cpu.rip)
+        && let Some(number) = segments.known(segment)
+        && let tag = u64::from(number) << 32
+        && let Some((table, code)) = targets.probe(key, cpu.rip | tag, segment.linear(cpu.rip))
     {
         give_back(runtime, counts, site, 1);
         runtime.flags = pack_flags(cpu.rflags);
         runtime.argument = code;
-        if runtime.indirect == table && runtime.code_segment == CodeSegment::FLAT {
+        if runtime.indirect == table && runtime.code_segment == segment {
             return JUMP;
         }
-        (runtime.indirect, runtime.code_tag) = (table, 0);
-        runtime.code_segment = CodeSegment::FLAT;
+        (runtime.indirect, runtime.code_tag) = (table, tag);
+        runtime.code_segment = segment;
         return JUMP_AWAY;
     }
     leave(runtime, counts, site, number, Leave::Resync, 0, 1)

@@ -92,10 +92,10 @@ impl IndirectCache {
 
     /// The address of the table for `key`, and the code for `rip` in a flat code segment if it is
     /// there.
-    pub(crate) fn probe(&self, key: Key, rip: u64) -> Option<(u64, u64)> {
+    pub(crate) fn probe(&self, key: Key, tag: u64, linear: u64) -> Option<(u64, u64)> {
         let table = self.tables.get(&key)?;
-        let entry = &table.entries[rip as usize & (ENTRIES - 1)];
-        (entry.tag == rip).then_some((u64::from(table.entries.address()), entry.code))
+        let entry = &table.entries[linear as usize & (ENTRIES - 1)];
+        (entry.tag == tag).then_some((u64::from(table.entries.address()), entry.code))
     }
 
     /// Drops one target.

@@ -80,6 +80,7 @@ pub(crate) struct Runtime {
     pub(crate) sites: *const crate::helper::Site,
     pub(crate) counts: *mut crate::stats::Counts,
     pub(crate) targets: *const crate::indirect::IndirectCache,
+    pub(crate) segments: *const crate::segments::CodeSegments,
 }
 
 #[repr(C, align(4096))]

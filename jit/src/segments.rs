@@ -61,9 +61,21 @@ impl CodeSegments {
         Some(self.last.1)
     }
 
+    /// The segment's number, if it has one.
+    #[inline]
+    pub(crate) fn known(&self, segment: CodeSegment) -> Option<u32> {
+        if self.last.0 == segment {
+            return Some(self.last.1);
+        }
+        if segment == CodeSegment::FLAT {
+            return Some(0);
+        }
+        self.numbers.get(&segment).copied()
+    }
+
     fn find(&mut self, segment: CodeSegment) -> Option<u32> {
         let next = self.numbers.len() as u32;
-        if let Some(&number) = self.numbers.get(&segment) {
+        if let Some(number) = self.known(segment) {
             return Some(number);
         }
         if self.numbers.len() >= MAX_SEGMENTS {

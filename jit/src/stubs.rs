@@ -45,6 +45,10 @@ impl Addresses {
     pub(crate) fn selector(&self, number: u8) -> i32 {
         self.segment(number) + offset_of!(x86::Segment, selector) as i32
     }
+    /// IA32_KERNEL_GS_BASE.
+    pub(crate) fn kernel_gs_base(&self) -> i32 {
+        self.cpu + offset_of!(Cpu, kernel_gs_base) as i32
+    }
     /// RFLAGS; its arithmetic flags are stale while translated code runs.
     pub(crate) fn rflags(&self) -> i32 {
         self.cpu + offset_of!(Cpu, rflags) as i32
@@ -110,6 +114,15 @@ impl Host {
     }
 }
 
+/// Where a return may have missed.
+#[derive(Clone, Copy)]
+enum Miss {
+    /// Anywhere; the stub for the other case is at this offset.
+    Any { based: u64 },
+    /// In a code segment with a base or a limit.
+    Based,
+}
+
 struct Emitter<'a> {
     ops: VecAssembler<X64Relocation>,
     low: &'a Low,
@@ -125,14 +138,15 @@ pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option
     let load_x87 = base + e.load_x87();
     let save = e.save_units();
     let leave = e.leave(save);
+    let return_miss_based = e.return_miss(leave, Miss::Based);
     let stubs = Stubs {
         enter: base + e.enter(),
         helper: base + e.helper(save, leave),
         leave_link: base + e.exit(Leave::Link, true, leave),
         leave_link_saved: base + e.exit(Leave::Link, false, leave),
         leave_poll: base + e.exit(Leave::Poll, false, leave),
-        return_miss: base + e.return_miss(leave, false),
-        return_miss_based: base + e.return_miss(leave, true),
+        return_miss: base + e.return_miss(leave, Miss::Any { based: return_miss_based }),
+        return_miss_based: base + return_miss_based,
         load_vectors,
         load_x87,
     };
@@ -283,9 +297,11 @@ impl Emitter<'_> {
         start
     }
 
-    /// Looks the target in R14 up; the stack pointer may have left the stack.
-    fn return_miss(&mut self, exits: Exits, based: bool) -> u64 {
+    /// Looks the target in R14 up; the stack pointer may have left the stack. One of the two, to
+    /// which returns go that no call expects, asks which kind of segment is in force.
+    fn return_miss(&mut self, exits: Exits, kind: Miss) -> u64 {
         let start = self.start();
+        let based = matches!(kind, Miss::Based);
         let table = self.runtime(offset_of!(Runtime, indirect));
         let leave = self.runtime(offset_of!(Runtime, leave));
         let argument = self.runtime(offset_of!(Runtime, argument));
@@ -297,6 +313,16 @@ impl Emitter<'_> {
             ; mov esp, base
             ; inside:
         );
+        if let Miss::Any { based } = kind {
+            let number = self.runtime(offset_of!(Runtime, code_tag)) + 4;
+            dynasm!(self.ops
+                ; .arch x64
+                ; cmp DWORD [number], 0
+                ; je >flat
+            );
+            self.jump_back(based);
+            dynasm!(self.ops ; .arch x64 ; flat:);
+        }
         if based {
             let code_base = self.cpu + CODE_BASE;
             let code_tag = self.runtime(offset_of!(Runtime, code_tag));
@@ -329,6 +355,13 @@ impl Emitter<'_> {
             ; jmp =>exits.spill
         );
         start
+    }
+
+    /// A jump to the stub at this offset.
+    fn jump_back(&mut self, stub: u64) {
+        let end = self.ops.offset().0 as i64 + 5;
+        self.ops.push(0xE9);
+        self.ops.push_i32((stub as i64 - end) as i32);
     }
 
     fn vector(&self, n: u8) -> i32 {
