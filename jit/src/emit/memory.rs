@@ -143,6 +143,13 @@ impl Unit<'_> {
         Address::R14
     }
 
+    /// R14 = the operand's offset within its segment.
+    pub(super) fn operand_offset(&mut self, op: &Op, insn: &Instruction) {
+        if let Address::Constant(value) = self.effective_address(op, insn) {
+            self.load_constant(value);
+        }
+    }
+
     /// The offset within the segment. Keeps EFLAGS.
     fn effective_address(&mut self, op: &Op, insn: &Instruction) -> Address {
         let cut = |value: u64| match op.insn.mem.addr_size {

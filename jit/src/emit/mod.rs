@@ -4,6 +4,7 @@
 //! of links that are not patched yet. R13 and R14 are scratch inside an instruction; nothing of
 //! them survives to the next.
 
+mod bit_string;
 mod branch;
 mod cold;
 mod counter;
@@ -19,6 +20,7 @@ mod segment_load;
 mod segment_stack;
 mod stack;
 mod stack_run;
+mod string;
 mod system;
 mod vector;
 

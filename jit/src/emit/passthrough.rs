@@ -64,7 +64,7 @@ impl Unit<'_> {
         let bit_offset =
             matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
         if bit_offset && insn.op_kind(1) == OpKind::Register {
-            return false;
+            return self.bit_string(op, insn);
         }
         let mut copy = *insn;
         simplify(&mut copy);

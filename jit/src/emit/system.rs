@@ -50,6 +50,23 @@ impl Unit<'_> {
         true
     }
 
+    /// SWAPGS.
+    pub(crate) fn swapgs(&mut self, _: &Op, _: &Instruction) -> bool {
+        if !self.key.is_long() || !self.owns_interrupt_flag() {
+            return false;
+        }
+        let (user, kernel) =
+            (self.env.addresses.segment_base(5), self.env.addresses.kernel_gs_base());
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r13, [user]
+            ; mov r14, [kernel]
+            ; mov [user], r14
+            ; mov [kernel], r13
+        );
+        true
+    }
+
     /// STAC.
     pub(crate) fn stac(&mut self, op: &Op, _: &Instruction) -> bool {
         self.set_access_override(op, true)

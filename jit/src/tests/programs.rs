@@ -12,6 +12,21 @@ pub(super) const COVERED: &[Mnemonic] = {
         Call,
         Ret,
         Leave,
+        Movsb,
+        Movsw,
+        Movsd,
+        Movsq,
+        Stosb,
+        Stosw,
+        Stosd,
+        Stosq,
+        Lodsb,
+        Lodsw,
+        Lodsd,
+        Lodsq,
+        Cld,
+        Std,
+        Swapgs,
         Loop,
         Loope,
         Loopne,
@@ -57,6 +72,9 @@ pub(super) const COVERED: &[Mnemonic] = {
     ]
 };
 
+/// What a bit test leaves undefined.
+const UNDEFINED_BY_BT: u64 = x86::flags::ARITHMETIC & !x86::flags::CF & !x86::flags::ZF;
+
 fn assemble(bits: u32, program: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
     let mut assembler = CodeAssembler::new(bits).expect("a code size");
     program(&mut assembler);
@@ -95,6 +113,75 @@ fn check_masked(start: Start, mask: u64, program: impl FnOnce(&mut CodeAssembler
     }
     compare(&mut guests, &ends, mask, end_of(&code), "in pieces");
     ends[0].clone()
+}
+
+#[test]
+fn strings_without_a_prefix() {
+    check(Start::Long, |a| {
+        let mut top = a.create_label();
+        a.mov(rcx, 200u64).unwrap();
+        a.mov(rsi, DATA + 0x200).unwrap();
+        a.mov(rdi, DATA + 0x1F00).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.cld().unwrap();
+        a.movsb().unwrap();
+        a.movsw().unwrap();
+        a.movsd().unwrap();
+        a.movsq().unwrap();
+        a.stc().unwrap();
+        a.lodsb().unwrap();
+        a.adc(rdx, rax).unwrap();
+        a.lodsw().unwrap();
+        a.lodsd().unwrap();
+        a.stosb().unwrap();
+        a.stosw().unwrap();
+        a.lodsq().unwrap();
+        a.stosq().unwrap();
+        a.stosd().unwrap();
+        a.std().unwrap();
+        a.lodsq().unwrap();
+        a.stosw().unwrap();
+        a.movsb().unwrap();
+        a.db(&[0x67]).unwrap();
+        a.movsd().unwrap();
+        a.loop_(top).unwrap();
+    });
+}
+
+#[test]
+fn bit_strings() {
+    check_masked(Start::Long, x86::flags::ALL & !UNDEFINED_BY_BT, |a| {
+        let mut top = a.create_label();
+        a.mov(rcx, 0xFFFF_FFFF_FFFF_F000u64).unwrap();
+        a.mov(rbx, DATA + 0x2000).unwrap();
+        a.mov(r14, 100u64).unwrap();
+        a.set_label(&mut top).unwrap();
+        a.bts(qword_ptr(rbx), rcx).unwrap();
+        a.adc(rax, rax).unwrap();
+        a.bt(dword_ptr(rbx + 3), ecx).unwrap();
+        a.adc(rax, rax).unwrap();
+        a.btr(word_ptr(rbx), cx).unwrap();
+        a.adc(rax, rax).unwrap();
+        a.lock().btc(dword_ptr(rbx + 8), r14d).unwrap();
+        a.rcl(rdx, 1u32).unwrap();
+        a.btc(qword_ptr(rbx + r14), r14).unwrap();
+        a.rcl(rdx, 1u32).unwrap();
+        a.add(rcx, 331).unwrap();
+        a.dec(r14).unwrap();
+        a.jne(top).unwrap();
+    });
+}
+
+#[test]
+fn swapgs_swaps_bases() {
+    check(Start::Long, |a| {
+        a.swapgs().unwrap();
+        a.mov(rax, qword_ptr(DATA).gs()).unwrap();
+        a.swapgs().unwrap();
+        a.add(rax, qword_ptr(DATA).gs()).unwrap();
+    });
+    let ended = check(Start::User64, |a| a.swapgs().unwrap());
+    assert!(matches!(ended, Ended::Fault(fault, _) if fault == x86::Fault::GP0), "{ended:?}");
 }
 
 #[test]
