@@ -110,6 +110,7 @@ fn booted(args: &ExplainArgs, path: &Path) -> Result<Explanation> {
         image: read(path, "kernel", args.memory)?,
         name: path.display().to_string(),
         initrd,
+        modules: Vec::new(),
         command_line: args.append.clone(),
     };
     let what = match &args.at {
