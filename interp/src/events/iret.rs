@@ -27,13 +27,20 @@ const IMAGE_32: u64 = flags::RF | flags::AC | flags::ID;
 /// #GP, #NP, #SS as for a far return, #TS for a bad back link; nothing else has changed.
 pub(crate) fn iret(cpu: &mut Cpu, mmu: &mut Mmu, size: u8) -> Result<(), Fault> {
     cpu.nmi_blocked = false;
-    match cpu.mode {
+    let result = match cpu.mode {
         Mode::Real => iret_real(cpu, mmu, size),
         Mode::Virtual8086 => iret_in_v86(cpu, mmu, size),
         Mode::Protected if cpu.rflags & flags::NT != 0 => task_switch::return_to_previous(cpu, mmu),
         Mode::Compatibility | Mode::Long if cpu.rflags & flags::NT != 0 => Err(Fault::GP0),
         Mode::Protected | Mode::Compatibility | Mode::Long => iret_protected(cpu, mmu, size),
+    };
+    if result.is_ok() && !cpu.stepping {
+        // The return from every fault sets RF, for one instruction. Where no breakpoint is enabled
+        // it holds nothing back, and that instruction need not be executed by itself. (What shows is
+        // the frame of an interrupt that comes before it: RF is clear there.)
+        cpu.rflags &= !flags::RF;
     }
+    result
 }
 
 /// Replaces the bits of RFLAGS in `mask` by those of `image`.

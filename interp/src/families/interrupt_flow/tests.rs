@@ -31,10 +31,20 @@ fn to_level_3() {
     let f = iretq([0x1234, u64::from(LONG3), image, 0x7000_0000, u64::from(DATA3)]);
     assert_eq!((f.cpu.rip, f.cpu.gpr[gpr::RSP], f.cpu.cpl), (0x1234, 0x7000_0000, 3));
     assert_eq!((f.selector(SegReg::CS), f.selector(SegReg::SS)), (LONG3, DATA3));
-    assert_eq!(f.cpu.rflags, image | flags::FIXED_ONE);
+    assert_eq!(f.cpu.rflags, image & !flags::RF | flags::FIXED_ONE);
     // Segments of level 0 are closed.
     assert_eq!(f.selector(SegReg::DS), 0);
     assert!(!f.cpu.seg(SegReg::DS).present());
+}
+
+#[test]
+fn resume_is_kept_where_it_holds_a_breakpoint_back() {
+    let mut f = Fixture::long(0);
+    f.cpu.dr7 |= 1;
+    f.cpu.update_stepping();
+    frame(&mut f, &[0x1234, u64::from(LONG0), flags::RF, 0x7008, 0]);
+    f.exec(IRETQ).unwrap();
+    assert_eq!(f.cpu.rflags, flags::RF | flags::FIXED_ONE);
 }
 
 #[test]
