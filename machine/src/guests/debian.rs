@@ -177,13 +177,35 @@ impl Cache {
         Ok(path)
     }
 
-    /// The files of `set`, in its order, fetched unless they are here.
+    /// The files of `set`, in its order, fetched unless they are here. They lie in one directory.
     ///
     /// # Errors
     /// [`FetchError`].
     pub fn files(
         &self,
         set: &FileSet,
+        progress: &dyn Fn(&str),
+    ) -> Result<Vec<PathBuf>, FetchError> {
+        self.files_of(set, None, progress)
+    }
+
+    /// As [`Cache::files`], of the kernel that the metapackage `set.name` depends on now. Paths may
+    /// be beginnings, or ends after a `*`.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn kernel_files(
+        &self,
+        set: &FileSet,
+        progress: &dyn Fn(&str),
+    ) -> Result<Vec<PathBuf>, FetchError> {
+        self.files_of(set, Some("linux-image-"), progress)
+    }
+
+    fn files_of(
+        &self,
+        set: &FileSet,
+        depends_on: Option<&'static str>,
         progress: &dyn Fn(&str),
     ) -> Result<Vec<PathBuf>, FetchError> {
         let folder = format!("{}_{}.files", set.name, set.architecture.name());
@@ -207,7 +229,7 @@ impl Cache {
         let package = Package {
             name: set.name,
             architecture: set.architecture,
-            depends_on: None,
+            depends_on,
             paths: set.paths,
         };
         let archive = apt.download(&package, &downloads)?;
@@ -424,7 +446,8 @@ fn dependency(record: &str, prefix: &str) -> Option<String> {
 
 /// A file to be taken out of an archive.
 struct Wanted {
-    /// Beginnings of its path there; the first entry with one of them is the file.
+    /// Beginnings of its path there, or ends after a `*`; the first entry with one of them is the
+    /// file.
     paths: &'static [&'static str],
     /// Where it goes.
     target: PathBuf,
@@ -466,8 +489,12 @@ fn copy_entries(stream: impl Read, wanted: &[Wanted]) -> Result<Option<&Wanted>,
         }
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_start_matches("./");
-        let begins = |wanted: &&Wanted| wanted.paths.iter().any(|prefix| path.starts_with(prefix));
-        if let Some(index) = left.iter().position(begins) {
+        let matches = |pattern: &&str| match pattern.strip_prefix('*') {
+            Some(end) => path.ends_with(end),
+            None => path.starts_with(*pattern),
+        };
+        let is_wanted = |wanted: &&Wanted| wanted.paths.iter().any(matches);
+        if let Some(index) = left.iter().position(is_wanted) {
             let target = &left.remove(index).target;
             let partial = target.with_extension("partial");
             let mut file = File::create(&partial).map_err(at(&partial))?;

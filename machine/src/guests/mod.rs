@@ -6,6 +6,7 @@
 
 pub mod cpio;
 pub mod debian;
+pub mod disk;
 pub mod initramfs;
 
 use std::io::Write;

@@ -30,6 +30,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
 use imago::file::File;
+use imago::format::builder::FormatCreateBuilder;
 use imago::format::gate::ImplicitOpenGate;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
@@ -85,6 +86,29 @@ impl ImageOptions {
         }
         Ok(medium)
     }
+}
+
+/// Makes the file `path` an empty qcow2 image of `size` bytes, over `backing`, if there is one: its
+/// name, from the image's directory on, and its format.
+///
+/// # Errors
+/// [`ImageError`] if the host refuses it, or there is something already.
+pub fn create_qcow2(
+    path: &Path,
+    size: u64,
+    backing: Option<(&str, ImageFormat)>,
+) -> Result<(), ImageError> {
+    let format = ImageFormat::Qcow2;
+    let failed = |error| ImageError::Driver { path: path.into(), format, error };
+    let file = fs::File::options().read(true).write(true).create_new(true).open(path);
+    let file = file.map_err(|error| ImageError::Io { path: path.into(), error })?;
+    let options = StorageOpenOptions::new().filename(path).write(true);
+    let storage = File::from_open_file(file, options).map_err(failed)?;
+    let mut builder = Qcow2::<File>::create_builder(storage).size(size);
+    if let Some((name, format)) = backing {
+        builder = builder.backing(name.to_owned(), format.to_string());
+    }
+    builder.create().map_err(failed)
 }
 
 /// An open, locked file.
