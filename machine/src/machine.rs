@@ -4,6 +4,8 @@ mod error;
 mod inspect;
 mod load;
 mod pc;
+#[cfg(test)]
+mod random_devices;
 mod run;
 
 pub use error::MachineError;
