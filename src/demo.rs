@@ -39,7 +39,7 @@ fn embedded(machine: &MachineArgs) -> Result<ExitCode> {
         ..Kernel::default()
     };
     if machine.lockstep {
-        return lockstep::run(kernel, machine);
+        return lockstep::run(Some(kernel), &MediaArgs::default(), machine);
     }
     let copy = Copy::default();
     let end = Session {
@@ -97,7 +97,7 @@ fn linux(machine: &MachineArgs) -> Result<ExitCode> {
         command_line: LINUX_COMMAND_LINE.into(),
     };
     if machine.lockstep {
-        return lockstep::run(kernel, machine);
+        return lockstep::run(Some(kernel), &MediaArgs::default(), machine);
     }
     println!(
         "Booting Debian's own kernel to a shell. Leave with Ctrl-A X; `poweroff -f` works too."

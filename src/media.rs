@@ -3,7 +3,7 @@
 use crate::cli::{BootFrom, MediaArgs};
 use crate::drive_image::DriveImage;
 use anyhow::{Context, Result, bail};
-use machine::block::Medium;
+use machine::block::{BlockDevice, Medium};
 use machine::firmware;
 use machine::{BootOrder, Drives, Firmware, Peripherals};
 
@@ -47,6 +47,23 @@ impl MediaArgs {
 
     /// Opens everything, for a `kernel` or for firmware to boot.
     pub(crate) fn open(&self, kernel: bool) -> Result<OpenMedia> {
+        self.open_with(kernel, |image, name| {
+            Medium::threaded(image, name).context("starting a drive's thread")
+        })
+    }
+
+    /// Opens everything for one of several machines that must run alike: changes are kept aside, and
+    /// drives answer at once.
+    pub(crate) fn open_alike(&self, kernel: bool) -> Result<OpenMedia> {
+        let aside = MediaArgs { snapshot: true, ..self.clone() };
+        aside.open_with(kernel, |image, _| Ok(Medium::inline(image)))
+    }
+
+    fn open_with(
+        &self,
+        kernel: bool,
+        serve: impl Fn(Box<dyn BlockDevice>, &str) -> Result<Medium>,
+    ) -> Result<OpenMedia> {
         let drives = self.disk.len() + self.cdrom.len();
         if drives > DRIVES {
             bail!("{drives} disks and CD-ROMs: the board has places for {DRIVES}");
@@ -57,7 +74,10 @@ impl MediaArgs {
         let open = |kind: &str, images: &[DriveImage], read_only: bool| {
             let numbered = images.iter().enumerate();
             numbered
-                .map(|(index, image)| self.medium(image, &format!("{kind}{index}"), read_only))
+                .map(|(index, image)| {
+                    let name = format!("{kind}{index}");
+                    serve(self.image(image, &name, read_only)?, &name)
+                })
                 .collect::<Result<Vec<_>>>()
         };
         // Beside a kernel there is a screen where somebody looks at it. Without the ROM there is no
@@ -92,14 +112,18 @@ impl MediaArgs {
         }
     }
 
-    /// Opens an image for the drive `name`, whose thread is called so.
-    fn medium(&self, image: &DriveImage, name: &str, read_only: bool) -> Result<Medium> {
+    /// Opens an image for the drive `name`.
+    fn image(
+        &self,
+        image: &DriveImage,
+        name: &str,
+        read_only: bool,
+    ) -> Result<Box<dyn BlockDevice>> {
         let mut options = image.0.clone();
         options.snapshot |= self.snapshot && !options.read_only;
         if read_only {
             (options.read_only, options.snapshot) = (true, false);
         }
-        let device = options.open().context(format!("drive {name}"))?;
-        Medium::threaded(device, name).context("starting a drive's thread")
+        options.open().context(format!("drive {name}"))
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         None => args.kernel.as_deref(),
     };
     match kernel {
-        Some(path) => run_kernel(args, path),
+        Some(path) => run_kernel(args, &media, path),
         None if !media.any() => bail!(
             "nothing to boot: give an IMAGE, --kernel, --disk, --cdrom or --floppy FILE, or try `ringshift demo`, which needs no file"
         ),
@@ -69,7 +69,7 @@ fn recognised<'a>(path: &'a Path, media: &mut MediaArgs) -> Result<Option<&'a Pa
 }
 
 /// Boots a kernel without firmware.
-fn run_kernel(args: &RunArgs, path: &Path) -> Result<ExitCode> {
+fn run_kernel(args: &RunArgs, media: &MediaArgs, path: &Path) -> Result<ExitCode> {
     let limit = args.machine.memory;
     let image = unpack(read(path, "kernel", limit)?, limit)
         .with_context(|| format!("kernel {}", path.display()))?;
@@ -86,11 +86,11 @@ fn run_kernel(args: &RunArgs, path: &Path) -> Result<ExitCode> {
         command_line: args.append.clone(),
     };
     if args.machine.lockstep {
-        return lockstep::run(kernel, &args.machine);
+        return lockstep::run(Some(kernel), media, &args.machine);
     }
     let end = Session {
         kernel: Some(kernel),
-        media: &args.media,
+        media,
         machine: &args.machine,
         serial: args.serial.clone(),
         no_reboot: args.no_reboot,
@@ -104,7 +104,7 @@ fn run_kernel(args: &RunArgs, path: &Path) -> Result<ExitCode> {
 /// Boots drives through firmware.
 fn run_drives(args: &RunArgs, media: &MediaArgs) -> Result<ExitCode> {
     if args.machine.lockstep {
-        bail!("--lockstep runs kernels only: give --kernel FILE");
+        return lockstep::run(None, media, &args.machine);
     }
     let end = Session {
         kernel: None,

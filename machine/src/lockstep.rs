@@ -5,8 +5,10 @@
 //! is a function of the number of instructions it has executed, whatever the engine, and two
 //! machines built alike stay alike for as long as the engines agree.
 
+use crate::chipset::Peripherals;
 use crate::config::{Config, EngineKind, Kernel};
 use crate::control::StopReason;
+use crate::firmware::Firmware;
 use crate::machine::{Machine, MachineError};
 use devices::ManualClock;
 use iced_x86::Formatter;
@@ -37,6 +39,18 @@ pub struct Options {
     /// Instructions after which to stop; `None` runs to the guest's end.
     pub instructions: Option<u64>,
 }
+
+/// What else a machine is built with.
+pub enum Board {
+    /// The kernel of the options, with these peripherals.
+    Kernel(Peripherals),
+    /// Firmware, which boots from its drives.
+    Firmware(Firmware),
+}
+
+/// Makes the board of each machine, all alike: with media of their own that answer in the caller
+/// ([`devices::block::Medium::inline`]).
+type MakeBoard<'a, E> = &'a dyn Fn() -> Result<Board, E>;
 
 /// How a lockstep run ended.
 #[derive(Debug)]
@@ -77,11 +91,21 @@ pub(crate) struct Side {
 }
 
 impl Side {
+    /// The kernel of `options`, with nothing else.
     pub(crate) fn new(
         options: &Options,
         engine: EngineKind,
         output: Box<dyn Write + Send>,
     ) -> Result<Side, MachineError> {
+        Side::on(options, &|| Ok(Board::Kernel(Peripherals::default())), engine, output)
+    }
+
+    fn on<E: From<MachineError>>(
+        options: &Options,
+        board: MakeBoard<'_, E>,
+        engine: EngineKind,
+        output: Box<dyn Write + Send>,
+    ) -> Result<Side, E> {
         let clock = Arc::new(ManualClock::new(EPOCH_NS));
         let config = Config {
             memory: options.memory,
@@ -92,7 +116,7 @@ impl Side {
             serial_output: output,
             timeout: None,
         };
-        let machine = Machine::deterministic(config, clock.clone())?;
+        let machine = Machine::deterministic(config, clock.clone(), board()?)?;
         Ok(Side { machine, clock, now: 0 })
     }
 
@@ -130,11 +154,23 @@ const EPOCH_NS: u64 = 1_735_689_600_000_000_000;
 /// # Errors
 /// [`MachineError`] where a machine cannot be built.
 pub fn run(options: &Options, output: Box<dyn Write + Send>) -> Result<Verdict, MachineError> {
-    let mut pair = Pair::new(options, output)?;
+    run_board(options, &|| Ok(Board::Kernel(Peripherals::default())), output)
+}
+
+/// As [`run`], with machines on the boards that `board` makes.
+///
+/// # Errors
+/// [`MachineError`] where a machine cannot be built, and what `board` fails with.
+pub fn run_board<E: From<MachineError>>(
+    options: &Options,
+    board: MakeBoard<'_, E>,
+    output: Box<dyn Write + Send>,
+) -> Result<Verdict, E> {
+    let mut pair = Pair::new(options, board, output)?;
     let limit = options.instructions.unwrap_or(u64::MAX);
     loop {
         if let Some(report) = pair.step(SLICE) {
-            return Ok(Verdict::Differ(Box::new(narrow(options, report, pair.slices)?)));
+            return Ok(Verdict::Differ(Box::new(narrow(options, board, report, pair.slices)?)));
         }
         let instructions = pair.first.cpu().instructions;
         let reason = pair.first.machine.control().reason();
@@ -154,10 +190,14 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(options: &Options, output: Box<dyn Write + Send>) -> Result<Pair, MachineError> {
+    fn new<E: From<MachineError>>(
+        options: &Options,
+        board: MakeBoard<'_, E>,
+        output: Box<dyn Write + Send>,
+    ) -> Result<Pair, E> {
         Ok(Pair {
-            first: Side::new(options, EngineKind::Interp, output)?,
-            second: Side::new(options, EngineKind::Jit, Box::new(std::io::sink()))?,
+            first: Side::on(options, board, EngineKind::Interp, output)?,
+            second: Side::on(options, board, EngineKind::Jit, Box::new(std::io::sink()))?,
             slices: 0,
         })
     }
@@ -203,12 +243,17 @@ impl Pair {
 
 /// Runs everything again up to the slice before the difference and goes on in smaller steps, then
 /// a third time to list the instructions.
-fn narrow(options: &Options, coarse: Report, slices: u64) -> Result<Report, MachineError> {
+fn narrow<E: From<MachineError>>(
+    options: &Options,
+    board: MakeBoard<'_, E>,
+    coarse: Report,
+    slices: u64,
+) -> Result<Report, E> {
     if coarse.registers.is_empty() {
         return Ok(coarse);
     }
     let mut steps = vec![SLICE; slices as usize - 1];
-    let mut pair = Pair::new(options, Box::new(std::io::sink()))?;
+    let mut pair = Pair::new(options, board, Box::new(std::io::sink()))?;
     pair.first.run_to(&steps);
     pair.second.run_to(&steps);
     let mut report = coarse;
@@ -222,7 +267,7 @@ fn narrow(options: &Options, coarse: Report, slices: u64) -> Result<Report, Mach
     // Where smaller steps hide the difference (short slices are interpreted more), the report
     // stays with the whole slice.
     drop(pair);
-    let mut side = Side::new(options, EngineKind::Interp, Box::new(std::io::sink()))?;
+    let mut side = Side::on(options, board, EngineKind::Interp, Box::new(std::io::sink()))?;
     side.run_to(&steps);
     side.machine.run_timers();
     for _ in report.agreed..report.differ {

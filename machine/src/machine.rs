@@ -17,6 +17,7 @@ use crate::config::{Config, MAX_CPUS};
 use crate::control::{A20Gate, Control, StopReason};
 use crate::firmware::{Firmware, Rom, rom_range};
 use crate::interrupts::Interrupts;
+use crate::lockstep::Board;
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, Vcpu, VcpuBus};
@@ -106,12 +107,20 @@ impl Machine {
     pub(crate) fn deterministic(
         config: Config,
         clock: Arc<dyn Clock>,
+        board: Board,
     ) -> Result<Machine, MachineError> {
         let mut policy = config.cpu.policy(config.cpus)?;
         policy.remove(Feature::Rdrand);
         policy.remove(Feature::Rdseed);
         let engine = config.engine;
-        let mut machine = Machine::build(config, policy, clock, Peripherals::default(), None)?;
+        let (peripherals, rom) = match board {
+            Board::Kernel(peripherals) => (peripherals, None),
+            Board::Firmware(firmware) => {
+                let (rom, peripherals) = firmware.split();
+                (peripherals, Some(rom))
+            }
+        };
+        let mut machine = Machine::build(config, policy, clock, peripherals, rom)?;
         for vcpu in &mut machine.vcpus {
             vcpu.ignore_requests();
             // Flags that only an exception frame could show are compared too.
