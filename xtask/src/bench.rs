@@ -4,6 +4,7 @@
 //! Everything is run in alternation, round by round, and ratios are taken within a round: what
 //! else the host does at the time then weighs on both sides of a ratio.
 
+mod boot_disk;
 mod contender;
 mod guest;
 mod process;
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// Power off as soon as user space is reached
     #[arg(long)]
     boot_only: bool,
+    /// Boot a disk through BIOS and GRUB up to its login prompt, instead of a kernel
+    #[arg(long, conflicts_with = "boot_only")]
+    boot_disk: bool,
     /// Seconds for each workload
     #[arg(long, default_value_t = 0.7, value_parser = seconds)]
     seconds: f64,
@@ -71,6 +75,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.to).with_context(|| args.to.display().to_string())?;
+    if args.boot_disk {
+        return boot_disk::run(args);
+    }
     let workload = Workload::build(&args.workload, &args.to, &args.only, args.seconds)?;
     let guest = Guest::build(&workload, args)?;
     let contenders = contender::choose(args)?;
@@ -100,11 +107,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
 
-    println!("{}", report::heading(args, &contenders, &guest, load_before, load_average()));
+    let description = format!(
+        "{}, `{}`",
+        guest.kernel.file_name().unwrap_or_default().to_string_lossy(),
+        guest.command_line
+    );
+    println!("{}", report::heading(args, &contenders, &description, load_before, load_average()));
     if !args.boot_only {
         println!("{}", report::workloads(&results, &workload.names));
     }
-    println!("{}", report::boots(&results, args.boot_only));
+    println!("{}", report::starts(&results, "init", args.boot_only));
     ensure!(!results.any_problem(), "not every run was complete");
     Ok(())
 }

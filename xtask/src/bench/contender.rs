@@ -4,7 +4,7 @@ use super::Args;
 use super::guest::Guest;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const QEMU: &str = "qemu-system-x86_64";
@@ -32,7 +32,7 @@ pub(crate) enum Contender {
 /// The contenders asked for, in the order of their runs, as far as their programs are there.
 pub(crate) fn choose(args: &Args) -> Result<Vec<Contender>> {
     let mut contenders = Vec::new();
-    if !args.no_native && !args.boot_only {
+    if !args.no_native && !args.boot_only && !args.boot_disk {
         contenders.push(Contender::Native);
     }
     if !args.no_qemu {
@@ -130,4 +130,37 @@ impl Contender {
         command.arg(append).arg(&guest.command_line);
         command
     }
+
+    /// The command that boots a raw disk through firmware, with the first serial port on standard
+    /// output. Both have the same firmware and VGA adapter.
+    pub(crate) fn boot_disk(&self, image: &Path, memory: u64) -> Command {
+        let mut command;
+        match self {
+            Contender::Native => command = Command::new("false"),
+            Contender::Qemu { cpu, .. } => {
+                command = Command::new(QEMU);
+                command.args(["-nodefaults", "-display", "none", "-vga", "std"]);
+                command.args(["-serial", "stdio", "-accel", "tcg", "-smp", "1", "-cpu", cpu]);
+                command.arg("-m").arg(format!("{memory}M"));
+                let drive = format!("if=ide,format=raw,snapshot=on,file={}", escaped(image));
+                command.arg("-drive").arg(drive);
+            }
+            Contender::Ringshift { program, engine } => {
+                command = Command::new(program);
+                command.args(["run", "--engine"]).arg(match engine {
+                    Engine::Interp => "interp",
+                    Engine::Jit => "jit",
+                });
+                command.arg("--memory").arg(format!("{memory}M"));
+                let drive = format!("{},format=raw,snapshot=on", escaped(image));
+                command.arg("--disk").arg(drive);
+            }
+        }
+        command
+    }
+}
+
+/// A file's name where commas separate options.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }

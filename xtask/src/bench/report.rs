@@ -2,7 +2,6 @@
 
 use super::Args;
 use super::contender::Contender;
-use super::guest::Guest;
 use super::results::{Results, Run};
 use std::fmt::Write;
 
@@ -14,20 +13,18 @@ const RATIOS: [(&str, &str); 4] =
 pub(crate) fn heading(
     args: &Args,
     contenders: &[Contender],
-    guest: &Guest,
+    guest: &str,
     load_before: f64,
     load_after: f64,
 ) -> String {
     let mut text = format!(
         "Host: {}, {} CPUs, load average {load_before:.2} before and {load_after:.2} after.\n\
          Medians of {} rounds; ratios are taken within a round.\n\
-         Guest: {}, {} MiB, `{}`.\n",
+         Guest: {guest}; {} MiB.\n",
         cpu_model(),
         std::thread::available_parallelism().map_or(0, usize::from),
         args.rounds,
-        guest.kernel.file_name().unwrap_or_default().to_string_lossy(),
         args.memory,
-        guest.command_line,
     );
     for contender in contenders {
         let _ = writeln!(text, "- {}: {}", contender.name(), contender.description());
@@ -63,9 +60,9 @@ pub(crate) fn workloads(results: &Results, names: &[String]) -> String {
     table(&rows)
 }
 
-/// Times to the guest's first program; lower is better, here as in the ratios. Times to the end of
-/// the process say something only where the guest powers off at once.
-pub(crate) fn boots(results: &Results, whole: bool) -> String {
+/// Times to where the guest is started, `point`; lower is better, here as in the ratios. Times to
+/// the end of the process say something only where the guest powers off at once.
+pub(crate) fn starts(results: &Results, point: &str, whole: bool) -> String {
     let contenders: Vec<_> =
         results.contenders().into_iter().filter(|&name| name != "native").collect();
     let ratios: Vec<_> =
@@ -78,8 +75,8 @@ pub(crate) fn boots(results: &Results, whole: bool) -> String {
         row.extend(ratios.iter().map(|&(a, b)| cell(results.ratio(a, b, value), &factor)));
         rows.push(row);
     };
-    add("start to init, wall", &|run| Some(run.init?.0.as_secs_f64()));
-    add("start to init, CPU", &|run| Some(run.init?.1.as_secs_f64()));
+    add(&format!("start to {point}, wall"), &|run| Some(run.init?.0.as_secs_f64()));
+    add(&format!("start to {point}, CPU"), &|run| Some(run.init?.1.as_secs_f64()));
     if whole {
         add("start to exit, wall", &|run| run.problem.is_none().then_some(run.wall.as_secs_f64()));
     }
