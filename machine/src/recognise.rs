@@ -56,6 +56,7 @@ pub enum RecogniseError {
 
 /// Bytes of the file's start that are looked at; El Torito's catalog may lie anywhere.
 const START: usize = 64 << 10;
+const GZIP: &[u8] = b"\x1F\x8B";
 const CD_SECTOR: usize = 2048;
 const VOLUME_DESCRIPTORS: usize = 16 * CD_SECTOR;
 /// Sizes of floppies that the controller's geometries have, in KiB.
@@ -112,6 +113,10 @@ fn image(start: &[u8], size: u64, sector: impl FnMut(u32) -> Vec<u8>) -> Option<
     // GRUB's Multiboot header: so these come before and after the boot sectors.
     let signature = has(0x1FE, &[0x55, 0xAA]);
     if signature && has(0x202, b"HdrS") || has(0, b"\x7FELF") {
+        return Some(Image::Kernel);
+    }
+    // Kernels may be compressed; whether this is one shows when it is loaded.
+    if has(0, GZIP) {
         return Some(Image::Kernel);
     }
     if has(VOLUME_DESCRIPTORS + 1, b"CD001") {
@@ -196,6 +201,7 @@ mod tests {
             (with(1 << 20, &[VOLUME]), Some(Image::Cdrom(Bootable::No))),
             // A hybrid: it has a boot sector too.
             (with(1 << 20, &[VOLUME, SIGNATURE]), Some(Image::Cdrom(Bootable::No))),
+            (b"\x1F\x8B\x08".to_vec(), Some(Image::Kernel)),
             (vec![], None),
             (b"#!/bin/sh\n".to_vec(), None),
         ] {
