@@ -88,18 +88,11 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Pushf, |u, o, i| u.pushf(o, i)),
         (Pushfd, |u, o, i| u.pushf(o, i)),
         (Pushfq, |u, o, i| u.pushf(o, i)),
+        // The decoder's names for all hints: ENDBR, PREFETCH and what is kept for more.
         (Nop, |u, o, i| u.nothing(o, i)),
         (Reservednop, |u, o, i| !is_prefetch_group(i) && u.nothing(o, i)),
         // Outside 64-bit mode it leaves YMM8 to YMM15 alone.
         (Vzeroupper, |u, o, i| o.insn.bits == 64 && u.vzeroupper(o, i)),
-        (Endbr64, |u, o, i| u.nothing(o, i)),
-        (Endbr32, |u, o, i| u.nothing(o, i)),
-        (Prefetch, |u, o, i| u.nothing(o, i)),
-        (Prefetchw, |u, o, i| u.nothing(o, i)),
-        (Prefetcht0, |u, o, i| u.nothing(o, i)),
-        (Prefetcht1, |u, o, i| u.nothing(o, i)),
-        (Prefetcht2, |u, o, i| u.nothing(o, i)),
-        (Prefetchnta, |u, o, i| u.nothing(o, i)),
     ]
 };
 

@@ -19,7 +19,7 @@ use crate::cache::Place;
 use crate::emit::{Notes, Part};
 use crate::key::Key;
 use hashbrown::HashMap;
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter};
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, Mnemonic};
 use interp::engine::block::Op;
 use names::Names;
 use softmmu::{Mmu, Rights};
@@ -346,11 +346,23 @@ fn guest_insns(noted: &BlockNotes, place: Place) -> Vec<GuestInsn> {
             if crate::engine::is_invalid(op) {
                 text.push_str("(no instruction)");
             } else {
-                formatter.format(&op.insn.to_iced(at), &mut text);
+                let insn = with_its_own_name(&op.insn, op.insn.to_iced(at));
+                formatter.format(&insn, &mut text);
             }
             GuestInsn { rip: at, bytes, text, strategy }
         })
         .collect()
+}
+
+/// The engines decode hints (ENDBR64, PREFETCHT0) as the NOPs that they are; a listing calls them by
+/// their names.
+fn with_its_own_name(guest: &decoder::Insn, insn: Instruction) -> Instruction {
+    if insn.mnemonic() != Mnemonic::Reservednop {
+        return insn;
+    }
+    let (bits, bytes) = (u32::from(guest.bits), guest.as_bytes());
+    let hint = Decoder::with_ip(bits, bytes, insn.ip(), DecoderOptions::NONE).decode();
+    if hint.is_invalid() || hint.len() != insn.len() { insn } else { hint }
 }
 
 fn pieces(noted: &BlockNotes, decoded: &[Instruction], code: &[u8], names: &Names) -> Vec<Piece> {

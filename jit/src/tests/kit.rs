@@ -1,9 +1,12 @@
 //! Guests for comparison: one CPU and memory for each engine, in the same state.
 
+use crate::emit::Strategy;
 use crate::{Config, Engine};
+use decoder::Mnemonic;
 use interp::{Exit, sync};
 use softmmu::{GuestRam, LowBox, Mmu, NullBus, RamRange};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock};
 use x86::control::{cr0, cr4, efer};
 use x86::cpuid::Feature;
 use x86::regs::gpr;
@@ -164,7 +167,7 @@ pub(super) fn guests(start: Start) -> Vec<Guest> {
         Runner::Interp(Box::default()),
         jit(Config { helpers_only: true, ..config }),
         jit(Config { precise_flags: true, ..config }),
-        jit(config),
+        jit(Config { notes: true, ..config }),
     ]
     .into_iter()
     .map(|runner| Guest::new(start, runner))
@@ -329,6 +332,9 @@ pub(super) fn compare(
             panic!("runner {i}: memory differs at offset {at:x?}\n{what}");
         }
     }
+    if let (Some(guest), Ended::Fault(_, rip)) = (guests.last(), &ends[0]) {
+        note_compared(guest, *rip);
+    }
 }
 
 fn hex(value: u64) -> String {
@@ -339,4 +345,28 @@ fn hex(value: u64) -> String {
 pub(super) fn with_stack(mut gprs: [u64; 16]) -> [u64; 16] {
     gprs[gpr::RSP] = STACK;
     gprs
+}
+
+/// Mnemonics that were emitted by hand in code that all runners agreed on.
+static COMPARED: Mutex<BTreeSet<Mnemonic>> = Mutex::new(BTreeSet::new());
+
+/// What was emitted by hand in any comparison so far.
+pub(super) fn compared_by_hand() -> BTreeSet<Mnemonic> {
+    COMPARED.lock().expect("no test panics with the lock").clone()
+}
+
+/// Remembers what the translator of `guest` emitted by hand up to `rip`, where the guest ended:
+/// what lies behind may not have been executed.
+fn note_compared(guest: &Guest, rip: u64) {
+    let Runner::Jit(engine) = &guest.runner else { return };
+    let mut compared = COMPARED.lock().expect("no test panics with the lock");
+    for (&index, noted) in &engine.notes {
+        let mut at = engine.cache.blocks[index as usize].place.rip;
+        for (op, &strategy) in noted.ops.iter().zip(&noted.notes.strategies) {
+            if at < rip && strategy == Strategy::Custom {
+                compared.insert(op.insn.mnemonic());
+            }
+            at += u64::from(op.insn.len);
+        }
+    }
 }

@@ -1,76 +1,7 @@
 //! Programs with branches, calls, loops, faults and code that changes.
 
 use super::kit::{CODE, DATA, Ended, Start, USER, compare, guests, with_stack};
-use decoder::Mnemonic;
 use iced_x86::code_asm::*;
-
-/// Custom rows of the strategy table that the programs here execute; the random tests do the rest.
-pub(super) const COVERED: &[Mnemonic] = {
-    use Mnemonic::*;
-    &[
-        Jmp,
-        Call,
-        Ret,
-        Leave,
-        Movsb,
-        Movsw,
-        Movsd,
-        Movsq,
-        Stosb,
-        Stosw,
-        Stosd,
-        Stosq,
-        Lodsb,
-        Lodsw,
-        Lodsd,
-        Lodsq,
-        Cld,
-        Std,
-        Swapgs,
-        Loop,
-        Loope,
-        Loopne,
-        Jcxz,
-        Jecxz,
-        Jrcxz,
-        Pusha,
-        Pushad,
-        Popa,
-        Popad,
-        Les,
-        Lds,
-        Lfs,
-        Lgs,
-        Pushf,
-        Jo,
-        Jno,
-        Jb,
-        Jae,
-        Je,
-        Jne,
-        Jbe,
-        Ja,
-        Js,
-        Jns,
-        Jp,
-        Jnp,
-        Jl,
-        Jge,
-        Jle,
-        Jg,
-        Stac,
-        Clac,
-        Vzeroupper,
-        Endbr64,
-        Endbr32,
-        Prefetch,
-        Prefetchw,
-        Prefetcht0,
-        Prefetcht1,
-        Prefetcht2,
-        Prefetchnta,
-    ]
-};
 
 /// What a bit test leaves undefined.
 const UNDEFINED_BY_BT: u64 = x86::flags::ARITHMETIC & !x86::flags::CF & !x86::flags::ZF;
@@ -173,7 +104,7 @@ fn bit_strings() {
 }
 
 #[test]
-fn swapgs_swaps_bases() {
+pub(super) fn swapgs_swaps_bases() {
     check(Start::Long, |a| {
         a.swapgs().unwrap();
         a.mov(rax, qword_ptr(DATA).gs()).unwrap();
@@ -185,7 +116,7 @@ fn swapgs_swaps_bases() {
 }
 
 #[test]
-fn counted_loops() {
+pub(super) fn counted_loops() {
     check(Start::Long, |a| {
         let (mut top, mut inner, mut over) = (a.create_label(), a.create_label(), a.create_label());
         a.mov(rcx, 500u64).unwrap();
@@ -206,7 +137,7 @@ fn counted_loops() {
 }
 
 #[test]
-fn loops_and_flags() {
+pub(super) fn loops_and_flags() {
     check(Start::Long, |a| {
         let mut top = a.create_label();
         a.mov(rcx, 1000u64).unwrap();
@@ -241,7 +172,7 @@ fn memory_sum_with_carry_in_flags_over_the_back_edge() {
 }
 
 #[test]
-fn recursion() {
+pub(super) fn recursion() {
     for start in [Start::Long, Start::User64] {
         check(start, |a| {
             let (mut fib, mut small, mut done) =
@@ -274,7 +205,7 @@ fn recursion() {
 }
 
 #[test]
-fn recursion_in_32_bits() {
+pub(super) fn recursion_in_32_bits() {
     check(Start::Protected32, |a| {
         let (mut fib, mut small, mut done) = (a.create_label(), a.create_label(), a.create_label());
         a.push(14).unwrap();
@@ -306,7 +237,7 @@ fn recursion_in_32_bits() {
 }
 
 #[test]
-fn jump_tables() {
+pub(super) fn jump_tables() {
     check(Start::Long, |a| {
         let mut cases = [a.create_label(), a.create_label(), a.create_label(), a.create_label()];
         let (mut top, mut join) = (a.create_label(), a.create_label());
@@ -448,7 +379,7 @@ fn a_tiny_cache_is_flushed_and_goes_on() {
 }
 
 #[test]
-fn conditions() {
+pub(super) fn conditions() {
     type Jump = fn(&mut CodeAssembler, CodeLabel);
     let jumps: [Jump; 16] = [
         |a, l| a.jo(l).unwrap(),
@@ -492,7 +423,7 @@ fn conditions() {
 }
 
 #[test]
-fn smap_suspended_and_in_force() {
+pub(super) fn smap_suspended_and_in_force() {
     let end = check(Start::Smap, |a| {
         let mut top = a.create_label();
         a.mov(ecx, 50).unwrap();
@@ -531,7 +462,7 @@ fn instructions_across_pages() {
 }
 
 #[test]
-fn hints_do_nothing() {
+pub(super) fn hints_do_nothing() {
     check(Start::Long, |a| {
         a.endbr64().unwrap();
         a.endbr32().unwrap();
@@ -548,7 +479,7 @@ fn hints_do_nothing() {
 
 /// A block whose only vector instruction is VZEROUPPER finds the registers loaded, or not.
 #[test]
-fn vzeroupper_in_a_block_of_its_own() {
+pub(super) fn vzeroupper_in_a_block_of_its_own() {
     for start in [Start::Long, Start::User64] {
         let end = check(start, |a| {
             let (mut top, mut cold, mut sum, mut clear) =

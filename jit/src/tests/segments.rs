@@ -76,7 +76,7 @@ fn check_fault(start: Start, vector: Vector, program: Program) {
 }
 
 #[test]
-fn loops_and_branches() {
+pub(super) fn loops_and_branches() {
     check_all(&|a, start| {
         let (mut top, mut inner, mut odd, mut over) =
             (a.create_label(), a.create_label(), a.create_label(), a.create_label());
@@ -131,7 +131,7 @@ fn loops_and_branches() {
 }
 
 #[test]
-fn calls_and_the_stack() {
+pub(super) fn calls_and_the_stack() {
     check_all(&|a, start| {
         let (mut top, mut leaf, mut framed, mut end, mut other) = (
             a.create_label(),
@@ -207,7 +207,7 @@ fn calls_and_the_stack() {
 }
 
 #[test]
-fn data_through_every_segment() {
+pub(super) fn data_through_every_segment() {
     check_all(&|a, start| {
         let mut top = a.create_label();
         a.mov(cx, 100u32).unwrap();
@@ -243,7 +243,7 @@ fn data_through_every_segment() {
 }
 
 #[test]
-fn selectors_are_bases() {
+pub(super) fn selectors_are_bases() {
     for start in [Start::Real, Start::Virtual8086] {
         let (_, distance) = check(start, &|a, _| {
             let mut top = a.create_label();
@@ -264,6 +264,8 @@ fn selectors_are_bases() {
             a.inc(word_ptr(bx).es()).unwrap();
             a.lfs(bx, dword_ptr(0x10)).unwrap();
             a.adc(dx, word_ptr(bx).fs()).unwrap();
+            a.lgs(bx, dword_ptr(0x10)).unwrap();
+            a.adc(dx, word_ptr(bx).gs()).unwrap();
             a.mov(gs, word_ptr(0x12)).unwrap();
             a.sbb(word_ptr(bx + 2).gs(), dx).unwrap();
             a.mov(si, ss).unwrap();
