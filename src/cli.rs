@@ -160,6 +160,10 @@ pub(crate) struct MachineArgs {
     /// Print counters at the end, on standard error
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Keep each translation of an address until the guest invalidates it, whatever the TLB's size:
+    /// what the guest forgets to flush it goes on seeing
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Run both engines side by side on deterministic time and stop at the first difference
     #[arg(long)]
     pub(crate) lockstep: bool,

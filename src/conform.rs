@@ -2,7 +2,7 @@
 
 use crate::status;
 use ::conform::report::Destination;
-use ::conform::{Progress, Report, Shard, host, moo};
+use ::conform::{Progress, Report, Shard, host, lockstep, moo};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use std::fmt::Display;
@@ -33,6 +33,9 @@ enum Suite {
     /// Run hardware-captured tests (SingleStepTests for the 80286, MOO format)
     #[command(after_help = HELP)]
     Moo(MooArgs),
+    /// Run kernels on both engines side by side, on deterministic time
+    #[command(after_help = HELP)]
+    Lockstep(LockstepArgs),
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +102,37 @@ struct MooArgs {
 }
 
 #[derive(Debug, Args)]
+struct LockstepArgs {
+    /// Kernels (bzImage, or ELF with a PVH note or a Multiboot header), or directories to search
+    /// for *.flat, *.elf and *.bin
+    #[arg(required = true, value_name = "KERNEL")]
+    paths: Vec<PathBuf>,
+    /// Initial RAM disk, or the module of a Multiboot kernel
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(
+        long,
+        value_name = "STRING",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    append: String,
+    /// Guest memory in bytes, or with a suffix K, M or G
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = crate::cli::parse_size)]
+    memory: u64,
+    /// Instructions of each kernel, if it does not end before
+    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    instructions: u64,
+    /// Keep each translation of an address until the guest invalidates it
+    #[arg(long)]
+    strict: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct CommonArgs {
     /// Run part I of N
     #[arg(long, value_name = "I/N", default_value = "1/1", hide_default_value = true)]
@@ -135,6 +169,7 @@ pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode> {
     match &args.suite {
         Suite::Host(args) => run_host(args),
         Suite::Moo(args) => run_moo(args),
+        Suite::Lockstep(args) => run_lockstep(args),
     }
 }
 
@@ -206,6 +241,21 @@ fn run_moo(args: &MooArgs) -> Result<ExitCode> {
     if args.table {
         print!("{}", summary.table());
     }
+    end(&summary, &summary.report(), &args.common, None)?;
+    Ok(status_of(summary.passed()))
+}
+
+fn run_lockstep(args: &LockstepArgs) -> Result<ExitCode> {
+    let options = lockstep::Options {
+        paths: args.paths.clone(),
+        initrd: args.initrd.clone(),
+        append: args.append.clone(),
+        memory: args.memory,
+        instructions: args.instructions,
+        strict: args.strict,
+        shard: args.common.shard,
+    };
+    let summary = watched(|progress| lockstep::run(&options, progress))?;
     end(&summary, &summary.report(), &args.common, None)?;
     Ok(status_of(summary.passed()))
 }

@@ -28,6 +28,7 @@ pub(crate) fn run(
         kernel: kernel.unwrap_or_default(),
         memory: args.memory,
         instructions: args.instructions,
+        strict: args.strict,
     };
     match lockstep::run_board(&options, &board, Box::new(std::io::stdout()))? {
         Verdict::Same { instructions, reason } => {

@@ -56,6 +56,9 @@ impl Session<'_> {
             }
             let display = machine.display();
             console.attach(&machine);
+            if self.machine.strict {
+                machine.set_strict();
+            }
             let outcome = machine.run()?;
             console.drain();
             if self.machine.stats {

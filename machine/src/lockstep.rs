@@ -38,6 +38,8 @@ pub struct Options {
     pub memory: u64,
     /// Instructions after which to stop; `None` runs to the guest's end.
     pub instructions: Option<u64>,
+    /// Translations are kept until the guest invalidates them: see [`Machine::set_strict`].
+    pub strict: bool,
 }
 
 /// What else a machine is built with.
@@ -116,7 +118,10 @@ impl Side {
             serial_output: output,
             timeout: None,
         };
-        let machine = Machine::deterministic(config, clock.clone(), board()?)?;
+        let mut machine = Machine::deterministic(config, clock.clone(), board()?)?;
+        if options.strict {
+            machine.set_strict();
+        }
         Ok(Side { machine, clock, now: 0 })
     }
 

@@ -221,6 +221,13 @@ impl Mmu {
         self.table = self.tlb.table(self.rights);
     }
 
+    /// Keeps every translation until the guest invalidates it: none is lost to the size of the TLB
+    /// (SDM vol. 3A, section 4.10.2.1, lets a processor keep one for as long). For tests of what a
+    /// guest forgets to flush.
+    pub fn keep_translations(&mut self) {
+        self.second.keep_everything();
+    }
+
     /// The A20 gate: closed, physical address bit 20 reads as zero.
     pub fn set_a20(&mut self, open: bool) {
         let mask = if open { u64::MAX } else { !(1 << 20) };

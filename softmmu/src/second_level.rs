@@ -9,6 +9,7 @@
 //! number can never match again. When the numbers run out everything is cleared.
 
 use crate::paging::Leaf;
+use hashbrown::HashMap;
 
 const WAYS: usize = 4;
 /// Sets for 4 KiB pages: 16,384 entries.
@@ -22,6 +23,9 @@ const SPACE_BITS: u32 = 19;
 const LINEAR: u64 = 0x01FF_FFFF_FFFF_F000;
 
 const PCIDS: usize = 4096;
+
+/// Translations kept beyond the sets in strict mode, before all of those are forgotten.
+const MAX_KEPT: usize = 1 << 22;
 
 /// log2 of the region in which INVLPG of a 2 MiB or 4 MiB page may have effects.
 const LARGE_REGION: u32 = 22;
@@ -78,6 +82,8 @@ pub(crate) struct SecondLevel {
     /// everything was flushed.
     large_regions: Filter,
     huge_regions: Filter,
+    /// In strict mode, what the sets had no room for, by tag and log2 of the page size.
+    kept: Option<HashMap<(u64, u32), Leaf>>,
 }
 
 fn tag(linear: u64, space: u32) -> u64 {
@@ -107,9 +113,22 @@ impl SecondLevel {
             epoch: 0,
             large_regions: Filter::default(),
             huge_regions: Filter::default(),
+            kept: None,
         };
         new.flush_all();
         new
+    }
+
+    /// Keeps every translation until it is invalidated, however many there are.
+    pub(crate) fn keep_everything(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// What the sets had no room for, of this size around `linear`.
+    fn kept(&self, linear: u64, shift: u32) -> Option<Leaf> {
+        let kept = self.kept.as_ref()?;
+        let base = linear & !((1 << shift) - 1);
+        [self.current, self.global].iter().find_map(|&s| kept.get(&(tag(base, s), shift)).copied())
     }
 
     /// A number that no entry carries.
@@ -118,6 +137,9 @@ impl SecondLevel {
             self.small.fill([Entry::default(); WAYS]);
             self.large.fill([Entry::default(); WAYS]);
             self.spaces.fill(0);
+            if let Some(kept) = &mut self.kept {
+                kept.clear();
+            }
             // All numbers are free again; the two in use move along.
             self.epoch += 1;
             self.global = 1;
@@ -208,9 +230,11 @@ impl SecondLevel {
         }
         if self.huge_regions.any {
             let set = &self.large[large_set(linear, 30)];
-            return find(set, linear & !0x3FFF_FFFF, Leaf::HUGE);
+            if let Some(leaf) = find(set, linear & !0x3FFF_FFFF, Leaf::HUGE) {
+                return Some(leaf);
+            }
         }
-        None
+        [12, 21, 30].into_iter().find_map(|shift| self.kept(linear, shift))
     }
 
     /// Enters a translation for the current PCID.
@@ -237,7 +261,16 @@ impl SecondLevel {
             self.victim = (self.victim + 1) % WAYS;
             self.victim
         });
-        set[way] = new;
+        let evicted = std::mem::replace(&mut set[way], new);
+        if let Some(kept) = &mut self.kept {
+            kept.remove(&(new.tag, shift));
+            if evicted.tag != 0 && evicted.tag != new.tag {
+                if kept.len() >= MAX_KEPT {
+                    kept.clear();
+                }
+                kept.insert((evicted.tag, evicted.leaf.size_shift()), evicted.leaf);
+            }
+        }
     }
 
     /// Invalidates the page of `linear`, of any size, in `pcid`; with `globals` also a global
@@ -246,6 +279,15 @@ impl SecondLevel {
     pub(crate) fn invalidate(&mut self, linear: u64, pcid: u16, globals: bool) -> u64 {
         let space = self.space_of(pcid);
         let global = if globals { self.global } else { space };
+        if let Some(kept) = &mut self.kept {
+            let half = (linear & !0x1F_FFFF) ^ 1 << 21;
+            let pages =
+                [(linear, 12), (linear & !0x1F_FFFF, 21), (half, 21), (linear & !0x3FFF_FFFF, 30)];
+            for (base, shift) in pages {
+                kept.remove(&(tag(base, space), shift));
+                kept.remove(&(tag(base, global), shift));
+            }
+        }
         let wipe = |set: &mut [Entry; WAYS], base: u64| {
             for entry in set {
                 if entry.tag == tag(base, space) || entry.tag == tag(base, global) {

@@ -43,6 +43,7 @@ fn both_engines_in_lockstep() {
         kernel: machine::Kernel { image: image.bytes, ..machine::Kernel::default() },
         memory: 64 << 20,
         instructions: None,
+        strict: true,
     };
     match lockstep::run(&options, Box::new(std::io::sink())).expect("the machines can be built") {
         Verdict::Same { reason: Some(StopReason::PowerOff), instructions } => {

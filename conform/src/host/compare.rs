@@ -306,7 +306,7 @@ impl Comparer<'_> {
             return;
         }
         let mut ours_masked = ours.memory.clone();
-        for (mask, bytes) in self.memory_masks(host) {
+        for (mask, bytes) in self.memory_masks() {
             let differs = |&at: &usize| ours_masked[at] != host.memory[at];
             let bytes: Vec<usize> = bytes.filter_map(offset_of).filter(differs).collect();
             if !bytes.is_empty() && self.excuse(mask) {
@@ -320,7 +320,7 @@ impl Comparer<'_> {
     }
 
     /// Linear addresses where memory may differ.
-    fn memory_masks(&self, host: &Outcome) -> Vec<(Mask, Range<u64>)> {
+    fn memory_masks(&self) -> Vec<(Mask, Range<u64>)> {
         let mut masks = Vec::new();
         let from = |start: u64, range: Range<u64>| {
             start.wrapping_add(range.start)..start.wrapping_add(range.end)
@@ -345,8 +345,12 @@ impl Comparer<'_> {
         }
         let frame = faults::frame_of(self.case, &self.insn);
         if !self.completed && frame != 0 {
-            let state = &host.state;
-            let rsp = state.gpr[RSP];
+            // A fault leaves the stack pointer as it was.
+            let rsp = match self.case.bits {
+                16 => self.case.state.gpr[RSP] & 0xFFFF,
+                32 => self.case.state.gpr[RSP] & 0xFFFF_FFFF,
+                _ => self.case.state.gpr[RSP],
+            };
             let base = if self.case.bits == 64 { 0 } else { base_of(self.case.state.selectors[2]) };
             masks.push((
                 Mask::PartialFrame,

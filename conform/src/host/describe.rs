@@ -1,6 +1,7 @@
 //! A difference for people: the instruction, what it started from, what differed, and how to see
 //! it again.
 
+use super::Engine;
 use super::compare::{Difference, GPR_NAMES};
 use super::generate::{base_of, offset_of};
 use super::state::{Case, State, legacy};
@@ -11,7 +12,7 @@ use std::fmt::Write;
 const SHOWN: usize = 16;
 
 /// The text.
-pub(super) fn describe(case: &Case, found: &[Difference], seed: u64) -> String {
+pub(super) fn describe(case: &Case, found: &[Difference], seed: u64, engine: Engine) -> String {
     let insn = case.instruction();
     let mut text = String::new();
     IntelFormatter::new().format(&insn, &mut text);
@@ -28,8 +29,11 @@ pub(super) fn describe(case: &Case, found: &[Difference], seed: u64) -> String {
     }
     let _ = write!(
         text,
-        "\n  again: ringshift conform host --bits {} --seed {seed} --form {:?} --case {}",
-        case.bits, case.form, case.number
+        "\n  again: ringshift conform host --bits {} --seed {seed} --engine {} --form {:?} --case {}",
+        case.bits,
+        engine.name(),
+        case.form,
+        case.number
     );
     text
 }

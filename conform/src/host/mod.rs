@@ -43,6 +43,17 @@ pub enum Engine {
     JitHelpers,
 }
 
+impl Engine {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Interp => "interp",
+            Engine::Jit => "jit",
+            Engine::JitHelpers => "jit-helpers",
+        }
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -155,7 +166,8 @@ pub fn run_with(
     let results = Mutex::new(Vec::with_capacity(forms.len()));
     let work = || -> Result<(), HostError> {
         let (sandbox, subject) = (Sandbox::new(&LDT)?, make()?);
-        let mut bench = Bench { sandbox, subject, without: options.without };
+        let (without, engine) = (options.without, options.engine);
+        let mut bench = Bench { sandbox, subject, without, engine };
         while let Some(&(code, reason)) = forms.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = match reason {
                 Some(reason) => FormResult::not_generated(code, reason),
@@ -172,7 +184,13 @@ pub fn run_with(
     })?;
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|r| r.code as usize);
-    Ok(Summary { seed: options.seed, count: options.count, bits: options.bits, forms: results })
+    Ok(Summary {
+        seed: options.seed,
+        count: options.count,
+        bits: options.bits,
+        engine: options.engine,
+        forms: results,
+    })
 }
 
 fn wanted(options: &Options, code: Code) -> bool {
@@ -194,6 +212,7 @@ pub(crate) struct Bench {
     sandbox: Sandbox,
     subject: Box<dyn Subject>,
     without: Masks,
+    engine: Engine,
 }
 
 /// What a case came to.
@@ -260,12 +279,12 @@ impl Bench {
         match verdict {
             Verdict::Same { .. } | Verdict::NotOffered => None,
             Verdict::NoAnswer(why) => {
-                let text = describe::describe(case, &[], seed);
+                let text = describe::describe(case, &[], seed, self.engine);
                 Some(format!("{text}\n  the host gave no answer: {why:?}"))
             }
             Verdict::Different(found) => {
                 let (case, found) = shrink::shrink(self, case.clone(), found);
-                Some(describe::describe(&case, &found, seed))
+                Some(describe::describe(&case, &found, seed, self.engine))
             }
         }
     }

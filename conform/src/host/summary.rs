@@ -1,8 +1,8 @@
 //! What a run came to, and the coverage table.
 
-use super::Verdict;
 use super::generate::forms::not_offered;
 use super::masks::Mask;
+use super::{Engine, Verdict};
 use crate::report::{Group, Report};
 use iced_x86::Code;
 use std::collections::BTreeMap;
@@ -117,6 +117,8 @@ pub struct Summary {
     pub count: u64,
     /// Code size.
     pub bits: u32,
+    /// What was compared with the host.
+    pub engine: Engine,
     /// By form.
     pub forms: Vec<FormResult>,
 }
@@ -156,6 +158,7 @@ impl Summary {
                 ("seed".to_owned(), self.seed.to_string()),
                 ("count".to_owned(), self.count.to_string()),
                 ("bits".to_owned(), self.bits.to_string()),
+                ("engine".to_owned(), self.engine.name().to_owned()),
             ],
             groups: groups.collect(),
         }
@@ -212,8 +215,9 @@ impl fmt::Display for Summary {
         let generated = self.forms.iter().filter(|form| form.not_generated.is_none()).count();
         writeln!(
             f,
-            "{}-bit code, seed {}: {} forms, {generated} generated, {} cases",
+            "{}-bit code, {}, seed {}: {} forms, {generated} generated, {} cases",
             self.bits,
+            self.engine.name(),
             self.seed,
             self.forms.len(),
             t.ran

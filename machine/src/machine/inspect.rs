@@ -5,6 +5,12 @@ use crate::vcpu::Runner;
 use softmmu::GuestRam;
 
 impl Machine {
+    /// Keeps every translation of an address until the guest invalidates it, however many it uses:
+    /// `--strict`.
+    pub fn set_strict(&mut self) {
+        self.vcpus.iter_mut().for_each(|vcpu| vcpu.mmu.keep_translations());
+    }
+
     /// Has translators count instructions by strategy, for [`crate::Stats`]. It costs translated
     /// code an addition at each block's entry.
     ///

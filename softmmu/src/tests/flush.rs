@@ -295,3 +295,35 @@ fn the_fetch_generation_changes_with_every_invalidation_and_returns_with_its_pci
     guest.mmu.invpcid(InvpcidKind::SingleContext, 2, 0);
     assert_eq!(guest.mmu.fetch_generation(), now);
 }
+
+/// Makes the TLB forget by use alone: more pages than a set of either level holds.
+fn crowd(guest: &mut Guest) {
+    for i in 1..=16u64 {
+        // The same index in the first level and the same set in the second.
+        let linear = LINEAR + (i << 36);
+        guest.map(linear, DATA + 0x2000 | ALL);
+        guest.mmu.load::<u64>(linear).expect("mapped");
+    }
+}
+
+#[test]
+fn strict_mode_keeps_what_is_not_invalidated_whatever_else_is_used() {
+    let mut guest = stale();
+    crowd(&mut guest);
+    assert_eq!(guest.mmu.load::<u64>(LINEAR).expect("local"), 2, "a TLB of this size forgets");
+
+    let mut guest = stale();
+    guest.mmu.keep_translations();
+    crowd(&mut guest);
+    assert_eq!(seen(&mut guest), (1, 1));
+    guest.mmu.invlpg(LINEAR);
+    assert_eq!(seen(&mut guest), (2, 1));
+
+    let mut guest = stale();
+    guest.mmu.keep_translations();
+    crowd(&mut guest);
+    guest.mmu.load_cr3(ROOT | 1, false).expect("cr3");
+    assert_eq!(seen(&mut guest), (2, 1));
+    guest.mmu.flush_all();
+    assert_eq!(seen(&mut guest), (2, 2));
+}

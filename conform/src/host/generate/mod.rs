@@ -154,10 +154,29 @@ impl Draft {
             insn.op0_kind(),
             OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
         );
-        let distance = insn.near_branch_target().abs_diff(self.case.state.rip);
-        if near && distance < NEIGHBOURHOOD {
+        let rip = self.case.state.rip;
+        let into_itself = |target: u64| target.abs_diff(rip) < NEIGHBOURHOOD;
+        let indirect = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
+        let target = if near { Some(insn.near_branch_target()) } else { None };
+        let target = target.or_else(|| if indirect { self.indirect_target(&insn) } else { None });
+        if target.is_some_and(into_itself) {
             self.case.state.rflags |= x86::flags::TF;
         }
+    }
+
+    /// Where an indirect near branch leads.
+    fn indirect_target(&self, insn: &Instruction) -> Option<u64> {
+        let size = slot_size(insn, self.case.bits);
+        let mask = if size >= 8 { u64::MAX } else { (1 << (8 * size)) - 1 };
+        if insn.op0_kind() == OpKind::Register {
+            let number = insn.op0_register().full_register().number() & 15;
+            return Some(self.case.state.gpr[number] & mask);
+        }
+        let at = super::describe::operand_address(&self.case, insn)?;
+        let bytes = (0..size as u64).rev();
+        bytes
+            .map(|i| offset_of(at.wrapping_add(i)).map(|at| u64::from(self.case.memory[at])))
+            .try_fold(0, |word, byte| Some(word << 8 | byte?))
     }
 
     fn set_flags(&mut self) {
