@@ -91,7 +91,12 @@ pub fn explain(boot: &Boot, output: Box<dyn Write + Send>) -> Result<Explanation
 
 impl Boot {
     fn options(&self) -> Options {
-        Options { kernel: self.kernel.clone(), memory: self.memory, instructions: None }
+        Options {
+            kernel: self.kernel.clone(),
+            memory: self.memory,
+            instructions: None,
+            strict: false,
+        }
     }
 }
 

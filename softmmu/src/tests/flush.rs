@@ -301,7 +301,7 @@ fn crowd(guest: &mut Guest) {
     for i in 1..=16u64 {
         // The same index in the first level and the same set in the second.
         let linear = LINEAR + (i << 36);
-        guest.map(linear, DATA + 0x2000 | ALL);
+        guest.map(linear, (DATA + 0x2000) | ALL);
         guest.mmu.load::<u64>(linear).expect("mapped");
     }
 }
