@@ -3,8 +3,8 @@
 use crate::screen::Screen;
 use machine::guests::{self, initramfs::Initramfs};
 use machine::{
-    Config, Control, EngineKind, Firmware, Kernel, KernelModule, Machine, MachineError, Stats,
-    StopReason,
+    Config, Control, EngineKind, Firmware, Kernel, KernelModule, Machine, MachineError,
+    Peripherals, Stats, StopReason,
 };
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,8 @@ pub struct Guest {
     kernel: Kernel,
     /// Where it boots from, if not from the kernel alone.
     firmware: Option<Firmware>,
+    /// Whether a kernel without firmware finds a VGA adapter.
+    vga: bool,
     engine: EngineKind,
     memory: u64,
     cpus: u32,
@@ -46,6 +48,7 @@ impl Guest {
         Guest {
             kernel,
             firmware: None,
+            vga: false,
             engine: EngineKind::default(),
             memory: 64 << 20,
             cpus: 1,
@@ -114,6 +117,7 @@ impl Guest {
         Some(Guest {
             kernel,
             firmware: None,
+            vga: false,
             engine,
             memory: 256 << 20,
             cpus: 1,
@@ -130,6 +134,12 @@ impl Guest {
     /// With this much memory, in bytes.
     pub fn memory(mut self, bytes: u64) -> Guest {
         self.memory = bytes;
+        self
+    }
+
+    /// With a VGA adapter, where firmware would not bring it anyway.
+    pub fn vga(mut self) -> Guest {
+        self.vga = true;
         self
     }
 
@@ -181,6 +191,12 @@ impl Guest {
         };
         let machine = match self.firmware {
             Some(firmware) => Machine::with_firmware(config, firmware)?,
+            None if self.vga => {
+                // The ROM has the font; texts can be read without.
+                let rom = crate::media::seabios().and_then(|firmware| firmware.vga_bios);
+                let vga_bios = Some(rom.unwrap_or_default());
+                Machine::with_peripherals(config, Peripherals { vga_bios, ..Default::default() })?
+            }
             None => Machine::new(config)?,
         };
         let (control, serial) = (machine.control(), machine.serial());

@@ -4,14 +4,21 @@
 //! say so and pass.
 
 use machine::Firmware;
-use testsuite::media::{cdrom, debian_file, disk, floppy};
+use machine::guests::debian::Architecture;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use testsuite::media::{cdrom, debian_file, debian_files, disk, floppy};
 use testsuite::{EngineKind, Guest};
 
 const GRUB_CDROM: &[&str; 1] = &["usr/lib/grub-rescue/grub-rescue-cdrom.iso"];
 const GRUB_FLOPPY: &[&str; 1] = &["usr/lib/grub-rescue/grub-rescue-floppy.img"];
 const IPXE_CDROM: &[&str; 1] = &["usr/lib/ipxe/ipxe.iso"];
+const IPXE_KERNEL: &[&str; 1] = &["boot/ipxe.lkrn"];
 const MEMTEST_64_CDROM: &[&str; 1] = &["usr/lib/memtest86+/memtest86+x64.iso"];
 const MEMTEST_32_CDROM: &[&str; 1] = &["usr/lib/memtest86+/memtest86+ia32.iso"];
+const MEMTEST_64_KERNEL: &[&str; 1] = &["boot/memtest86+x64.bin"];
+const MEMTEST_32_KERNEL: &[&str; 1] = &["boot/memtest86+ia32.bin"];
 
 /// GRUB shows its menu, opens its command line, and calculates.
 fn grub_takes_commands(firmware: Option<Firmware>, engine: EngineKind, drive: &str) {
@@ -67,8 +74,8 @@ fn grub_from_floppy_interpreted() {
 }
 
 /// iPXE finds no network, and its shell calculates.
-fn ipxe_shell(engine: EngineKind) {
-    let Some(firmware) = debian_file("ipxe", IPXE_CDROM).and_then(cdrom) else { return };
+fn ipxe_shell(firmware: Option<Firmware>, engine: EngineKind) {
+    let Some(firmware) = firmware else { return };
     let guest = Guest::firmware(firmware).memory(128 << 20).engine(engine).start();
     guest.wait_for_screen("Press Ctrl-B for the iPXE command line");
     guest.press("\u{2}");
@@ -81,14 +88,24 @@ fn ipxe_shell(engine: EngineKind) {
 
 #[test]
 fn ipxe_from_cdrom() {
-    ipxe_shell(EngineKind::Jit);
+    ipxe_shell(debian_file("ipxe", IPXE_CDROM).and_then(cdrom), EngineKind::Jit);
+}
+
+/// As a Linux kernel, started by a boot loader in real mode: iPXE's image has no other entry point,
+/// and calls the BIOS.
+#[test]
+fn ipxe_as_kernel_from_syslinux_floppy() {
+    let floppy = debian_file("ipxe", IPXE_KERNEL)
+        .and_then(|kernel| syslinux_floppy("ipxe", &kernel))
+        .and_then(floppy);
+    ipxe_shell(floppy, EngineKind::Jit);
 }
 
 /// memtest86+ starts on both processors and finds no error until `until` shows.
-fn memtest(image: &'static [&'static str; 1], engine: EngineKind, until: &str) {
-    let Some(firmware) = debian_file("memtest86+", image).and_then(cdrom) else { return };
-    let guest = Guest::firmware(firmware).memory(64 << 20).cpus(2).engine(engine);
-    let guest = guest.timeout(std::time::Duration::from_secs(1800)).start();
+fn memtest(guest: Option<Guest>, engine: EngineKind, until: &str) {
+    let Some(guest) = guest else { return };
+    let guest = guest.memory(64 << 20).cpus(2).engine(engine);
+    let guest = guest.timeout(Duration::from_secs(1800)).start();
     guest.wait_for_screen("2 Cores 2 Threads");
     guest.wait_for_screen(until);
     let screen = guest.screen();
@@ -97,24 +114,117 @@ fn memtest(image: &'static [&'static str; 1], engine: EngineKind, until: &str) {
     guest.finish();
 }
 
+fn memtest_cdrom(image: &'static [&'static str; 1]) -> Option<Guest> {
+    debian_file("memtest86+", image).and_then(cdrom).map(Guest::firmware)
+}
+
+/// Without firmware, by the Linux boot protocol.
+fn memtest_kernel(image: &'static [&'static str; 1]) -> Option<Guest> {
+    Some(Guest::kernel("memtest86+", debian_file("memtest86+", image)?).vga())
+}
+
 #[test]
 fn memtest_64_from_cdrom() {
-    memtest(MEMTEST_64_CDROM, EngineKind::Jit, "Test #5");
+    memtest(memtest_cdrom(MEMTEST_64_CDROM), EngineKind::Jit, "Test #5");
 }
 
 #[test]
 fn memtest_32_from_cdrom() {
-    memtest(MEMTEST_32_CDROM, EngineKind::Jit, "Test #5");
+    memtest(memtest_cdrom(MEMTEST_32_CDROM), EngineKind::Jit, "Test #5");
 }
 
 #[test]
 #[ignore = "long: a full pass takes five minutes, of which four wait for bits to fade"]
 fn memtest_64_full_pass() {
-    memtest(MEMTEST_64_CDROM, EngineKind::Jit, "Pass:  1");
+    memtest(memtest_cdrom(MEMTEST_64_CDROM), EngineKind::Jit, "Pass:  1");
 }
 
 #[test]
 #[ignore = "long: a full pass takes five minutes, of which four wait for bits to fade"]
 fn memtest_32_full_pass() {
-    memtest(MEMTEST_32_CDROM, EngineKind::Jit, "Pass:  1");
+    memtest(memtest_cdrom(MEMTEST_32_CDROM), EngineKind::Jit, "Pass:  1");
+}
+
+#[test]
+fn memtest_64_as_kernel() {
+    memtest(memtest_kernel(MEMTEST_64_KERNEL), EngineKind::Jit, "Test #5");
+}
+
+#[test]
+fn memtest_32_as_kernel() {
+    memtest(memtest_kernel(MEMTEST_32_KERNEL), EngineKind::Jit, "Test #5");
+}
+
+#[test]
+#[ignore = "long: a full pass takes five minutes, of which four wait for bits to fade"]
+fn memtest_64_kernel_full_pass() {
+    memtest(memtest_kernel(MEMTEST_64_KERNEL), EngineKind::Jit, "Pass:  1");
+}
+
+#[test]
+#[ignore = "long: a full pass takes five minutes, of which four wait for bits to fade"]
+fn memtest_32_kernel_full_pass() {
+    memtest(memtest_kernel(MEMTEST_32_KERNEL), EngineKind::Jit, "Pass:  1");
+}
+
+const SYSLINUX_CONFIGURATION: &str = "DEFAULT kernel\nLABEL kernel\n  KERNEL kernel\n";
+
+/// A floppy with SYSLINUX that starts `kernel`, made by Debian's mtools and syslinux. These are
+/// programs of the host: `None` where they do not run.
+fn syslinux_floppy(name: &str, kernel: &[u8]) -> Option<Vec<u8>> {
+    let directory = format!("ringshift-floppy-{name}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(directory);
+    std::fs::create_dir_all(&directory).expect("the temporary directory can be written");
+    let image = make_syslinux_floppy(&directory, kernel);
+    std::fs::remove_dir_all(&directory).expect("the temporary directory can be written");
+    image
+}
+
+fn make_syslinux_floppy(directory: &Path, kernel: &[u8]) -> Option<Vec<u8>> {
+    let mut programs = debian_files("mtools", Architecture::Amd64, &["usr/bin/mtools"])?;
+    programs.extend(debian_files("syslinux", Architecture::Amd64, &["usr/bin/syslinux"])?);
+    let write = |name: &str, content: &[u8]| {
+        std::fs::write(directory.join(name), content).expect("the directory can be written");
+    };
+    write("kernel", kernel);
+    write("syslinux.cfg", SYSLINUX_CONFIGURATION.as_bytes());
+    for (name, content) in ["mtools", "syslinux"].iter().zip(&programs) {
+        use std::os::unix::fs::PermissionsExt;
+        write(name, content);
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.join(name), executable).expect("own files have modes");
+    }
+    for name in ["mformat", "mcopy", "mattrib", "mmove", "mdel"] {
+        std::os::unix::fs::symlink("mtools", directory.join(name)).expect("links can be made");
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", directory.display());
+    for words in [
+        "mformat -C -f 1440 -i floppy ::",
+        "syslinux --install floppy",
+        "mcopy -i floppy kernel syslinux.cfg ::",
+    ] {
+        let mut words = words.split(' ');
+        let program = directory.join(words.next().unwrap_or_default());
+        let mut command = Command::new(&program);
+        let output = command.args(words).env("PATH", &path).current_dir(directory).output();
+        match output {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => panic!("{}: {output:?}", program.display()),
+            Err(error) => {
+                eprintln!("SKIPPED: {} does not run here: {error}", program.display());
+                return None;
+            }
+        }
+    }
+    Some(std::fs::read(directory.join("floppy")).expect("mformat made an image"))
+}
+
+#[test]
+fn memtest_from_syslinux_floppy() {
+    let guest = debian_file("memtest86+", MEMTEST_64_KERNEL)
+        .and_then(|kernel| syslinux_floppy("memtest", &kernel))
+        .and_then(floppy)
+        .map(Guest::firmware);
+    memtest(guest, EngineKind::Jit, "Test #5");
 }
