@@ -305,6 +305,7 @@ impl Engine {
             x87_loaded: field(offset_of!(Runtime, x87_loaded)),
             temporary: field(offset_of!(Runtime, temporary)),
             second_temporary: field(offset_of!(Runtime, second_temporary)),
+            pointers: field(offset_of!(Runtime, pointers)),
             indirect: field(offset_of!(Runtime, indirect)),
             code_tag: field(offset_of!(Runtime, code_tag)),
             return_site: field(offset_of!(Runtime, return_site)),

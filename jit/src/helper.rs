@@ -27,6 +27,8 @@ pub(crate) struct Site {
     pub(crate) changes_key: bool,
     /// A memory access that missed, not an instruction without emission of its own.
     pub(crate) slow: bool,
+    /// The code behind it relies on what the instruction did not find.
+    pub(crate) leaves: bool,
     /// Linear address of the block.
     pub(crate) block: u64,
     /// How it is emitted where it is not slow, and those behind it in the block.
@@ -63,6 +65,7 @@ pub(crate) fn load_flags(cpu: &mut Cpu, saved: u64) {
 #[inline]
 fn nothing_changed(runtime: &Runtime, site: &Site, cpu: &Cpu, mmu: &Mmu) -> bool {
     cpu.rip == site.next
+        && !site.leaves
         && !mmu.code_dirty
         && !mmu.mapping_changes.any
         && mmu.exit_request.load() == 0
@@ -101,7 +104,9 @@ pub(crate) unsafe extern "sysv64" fn execute(number: u32, runtime: *mut Runtime)
         cpu.rip = site.next;
         match (site.op.exec)(cpu, mmu, &site.op.insn) {
             Ok(Flow::Next) => {
-                let stay = !mmu.code_dirty
+                let stay = !site.leaves
+                    && !mmu.code_dirty
+                    && !mmu.mapping_changes.any
                     && !needs_single_step(cpu)
                     && site.key.has_mode_of(cpu, mmu)
                     && (!site.changes_key || Key::of(cpu, mmu) == Some(site.key));

@@ -10,6 +10,9 @@ const STACK_SIZE: usize = 128 << 10;
 /// What calls leave free of it.
 const STACK_RESERVE: usize = 64 << 10;
 
+/// How many host addresses a block can keep at a time.
+pub(crate) const POINTERS: usize = 8;
+
 /// Why translated code stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -64,6 +67,8 @@ pub(crate) struct Runtime {
     /// Words that an instruction may use.
     pub(crate) temporary: u64,
     pub(crate) second_temporary: u64,
+    /// Host addresses that several instructions of a block use.
+    pub(crate) pointers: [u64; POINTERS],
     /// Address of the indirect cache of the key in force.
     pub(crate) indirect: u64,
     /// An interrupt was requested while the CPU took none.

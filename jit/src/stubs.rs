@@ -34,6 +34,7 @@ pub(crate) struct Addresses {
     /// Words for the current instruction.
     pub(crate) temporary: i32,
     pub(crate) second_temporary: i32,
+    pub(crate) pointers: i32,
 }
 
 impl Addresses {

@@ -6,6 +6,7 @@ mod evex;
 mod flow;
 mod kit;
 mod pause;
+mod merge;
 mod programs;
 mod random;
 mod segments;

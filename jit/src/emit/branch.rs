@@ -52,6 +52,7 @@ impl Unit<'_> {
     /// Jcc.
     pub(crate) fn jcc(&mut self, _: &Op, insn: &Instruction) -> bool {
         let Some(target) = self.target(insn) else { return false };
+        self.keep_pointer();
         self.before_flag_use();
         let mut condition = insn.condition_code() as u8 - 1;
         let mut target = target;

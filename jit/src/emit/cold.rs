@@ -16,6 +16,8 @@ pub(crate) enum Cold {
         vectors: bool,
         x87: bool,
     },
+    /// The same where the helper does not come back.
+    Leaving { label: DynamicLabel, site: u32 },
     /// A taken branch in the middle of the block.
     SideExit {
         /// Offset of the branch's displacement.
@@ -45,6 +47,15 @@ impl Unit<'_> {
         self.cold.push(Cold::Slow { label, back, sites, restore, vectors, x87 });
     }
 
+    /// The slow path of the current instruction, behind which execution goes on in another block.
+    pub(super) fn add_leaving(&mut self, op: &Op, label: DynamicLabel) {
+        let site = self.site(op, true);
+        if let Some(site) = self.env.sites.last_mut() {
+            site.leaves = true;
+        }
+        self.cold.push(Cold::Leaving { label, site });
+    }
+
     /// A jump to the code at `target`, through a link.
     pub(super) fn exit_to(&mut self, target: u64) {
         let saved = self.flags.slot;
@@ -61,6 +72,10 @@ impl Unit<'_> {
         match item {
             Cold::Slow { sites, .. } => {
                 let site = sites.first().and_then(|&site| self.env.sites.get(site as usize));
+                Part::Slow(site.map_or(0, |site| self.count - site.rest as usize))
+            }
+            Cold::Leaving { site, .. } => {
+                let site = self.env.sites.get(*site as usize);
                 Part::Slow(site.map_or(0, |site| self.count - site.rest as usize))
             }
             Cold::SideExit { rest, .. } => Part::SideExit(self.count - 1 - *rest as usize),
@@ -95,6 +110,10 @@ impl Unit<'_> {
                         self.restore_flags();
                     }
                     dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                }
+                Cold::Leaving { label, site } => {
+                    dynasm!(self.ops ; .arch x64 ; =>label ; mov r14d, site as i32);
+                    self.call(self.env.stubs.helper);
                 }
                 Cold::SideExit { site, rest, target, saved } => {
                     fixups.push((site, self.offset()));

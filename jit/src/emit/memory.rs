@@ -189,6 +189,19 @@ impl Unit<'_> {
         Address::R14
     }
 
+    /// R14 = the address of an operand without an index, plus `from`. Keeps EFLAGS.
+    pub(super) fn load_operand_base(&mut self, op: &Op, insn: &Instruction, from: i64) {
+        let base = self.address_register(insn.memory_base(), Register::R14);
+        let (code, target) = match op.insn.mem.addr_size {
+            8 => (Code::Lea_r64_m, Register::R14),
+            _ => (Code::Lea_r32_m, Register::R14D),
+        };
+        let operand = operand(base, Register::None, 1, displacement(insn) + from);
+        if let Ok(lea) = Instruction::with2(code, target, operand) {
+            self.put(&lea);
+        }
+    }
+
     /// The host register that holds an address register of the guest, `scratch` being loaded with
     /// those that live in the context.
     fn address_register(&mut self, guest: Register, scratch: Register) -> Register {

@@ -12,6 +12,7 @@ mod divide;
 mod flags;
 mod hint;
 mod memory;
+mod merge;
 mod notes;
 mod passthrough;
 mod segment;
@@ -37,6 +38,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x6
 pub(crate) use flags::FlagState;
 use iced_x86::{Encoder, Instruction, OpKind};
 use interp::engine::block::Op;
+use merge::Plan;
 pub use notes::Strategy;
 pub(crate) use notes::{Notes, Part};
 
@@ -124,6 +126,10 @@ pub(crate) struct Unit<'a> {
     /// RIP of the current instruction and of the next.
     rip: u64,
     next: u64,
+    plan: Plan,
+    /// The group whose pointer R14 held in front of the current instruction, and behind it.
+    carried: Option<usize>,
+    resident: Option<usize>,
 }
 
 /// Emits the block of `insns` at `rip` for arena address `base`.
@@ -149,6 +155,7 @@ pub(crate) fn emit_block(
     let effects: Vec<Effects> = iced.iter().map(|insn| effects(insn, env.precise_flags)).collect();
     let live = analyze(&iced, &effects, env.precise_flags);
     let first_site = env.sites.len();
+    let plan = if env.helpers_only { Plan::default() } else { Plan::new(key, &insns, &iced) };
     let unit = Unit {
         ops: VecAssembler::new(base as usize),
         base,
@@ -172,6 +179,9 @@ pub(crate) fn emit_block(
         ended: false,
         rip,
         next: rip,
+        plan,
+        carried: None,
+        resident: None,
     };
     unit.run(&insns, &iced)
 }
@@ -230,6 +240,7 @@ impl<'a> Unit<'a> {
     /// Makes `op`, the one behind the current instruction, the current one.
     fn begin(&mut self, index: usize, op: &Op) {
         self.index = index;
+        self.carried = self.resident.take();
         self.rip = if index.is_multiple_of(self.body) { self.start } else { self.next };
         self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
     }
@@ -292,6 +303,8 @@ impl<'a> Unit<'a> {
         self.flags = FlagState::SAVED;
         self.vectors = false;
         self.x87 = false;
+        self.carried = None;
+        self.resident = None;
     }
 
     /// Registers the current instruction as a place that calls a helper.
@@ -305,6 +318,7 @@ impl<'a> Unit<'a> {
             key: self.key,
             changes_key: changes_key(op),
             slow,
+            leaves: false,
             block: self.start,
             strategy: Strategy::Helper,
             behind: Mix::default(),

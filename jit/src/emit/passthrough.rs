@@ -2,6 +2,7 @@
 //! host address.
 
 use super::memory::Access;
+use super::merge::Member;
 use super::{Strategy, Unit};
 use crate::regs::{host, is_high_byte, same_part};
 use dynasmrt::{DynasmApi, dynasm};
@@ -12,7 +13,7 @@ use interp::engine::block::Op;
 #[derive(Default)]
 pub(super) struct Borrowed {
     /// Guest number, host register number, written.
-    entries: Vec<(u8, u8, bool)>,
+    pub(super) entries: Vec<(u8, u8, bool)>,
 }
 
 impl Unit<'_> {
@@ -53,6 +54,9 @@ impl Unit<'_> {
         self.put(&copy);
         self.give_back(&borrowed);
         self.after_flag_write();
+        if borrowed.entries.len() <= 1 {
+            self.keep_pointer();
+        }
         true
     }
 
@@ -69,8 +73,9 @@ impl Unit<'_> {
         let mut copy = *insn;
         simplify(&mut copy);
         let Some(borrowed) = map_registers(&mut copy, insn, &[13]) else { return false };
+        let member = self.member();
         let collapse = !borrowed.entries.is_empty() || self.needs_flag_restore_at_memory();
-        set_host_address(&mut copy, collapse);
+        set_host_address(&mut copy, collapse, member);
         if !self.encodes(&copy) {
             return false;
         }
@@ -78,18 +83,37 @@ impl Unit<'_> {
         let atomic = insn.has_lock_prefix() || write && insn.mnemonic() == Mnemonic::Xchg;
         let aligned = atomic || insn.mnemonic() == Mnemonic::Cmpxchg16b;
         let align = if aligned { size } else { 1 };
-        let (slow, back) = (self.label(), self.label());
-        self.before_clobber();
-        self.access(op, insn, Access { size, write, align }, slow, collapse);
-        self.before_flag_use();
-        self.borrow_registers(&borrowed);
-        self.note_copy();
-        self.put(&copy);
-        self.give_back(&borrowed);
-        self.after_flag_write();
-        self.place(back);
-        self.add_slow(op, slow, back);
+        let access = Access { size, write, align };
+        self.copy_with_memory((op, insn), access, (&copy, &borrowed), (member, collapse));
         true
+    }
+
+    /// The copy of an instruction behind the access to its memory operand.
+    pub(super) fn copy_with_memory(
+        &mut self,
+        (op, insn): (&Op, &Instruction),
+        access: Access,
+        (copy, borrowed): (&Instruction, &Borrowed),
+        (member, collapse): (Option<Member>, bool),
+    ) {
+        let (slow, back) = (self.label(), self.label());
+        match member {
+            Some(member) => self.member_access(op, insn, member),
+            None => {
+                self.before_clobber();
+                self.access(op, insn, access, slow, collapse);
+            }
+        }
+        self.before_flag_use();
+        self.borrow_registers(borrowed);
+        self.note_copy();
+        self.put(copy);
+        self.give_back(borrowed);
+        self.after_flag_write();
+        if member.is_none() {
+            self.place(back);
+            self.add_slow(op, slow, back);
+        }
     }
 
     /// Whether flags come back between the address translation and the instruction, which costs
@@ -169,14 +193,21 @@ pub(super) fn map_registers(
     Some(borrowed)
 }
 
-/// Makes R14, or R13 + R14, the memory operand's address.
-pub(super) fn set_host_address(copy: &mut Instruction, collapsed: bool) {
+/// Makes R14 the memory operand's address, with the displacement that it has in a group, or
+/// R13 + R14.
+pub(super) fn set_host_address(copy: &mut Instruction, collapsed: bool, member: Option<Member>) {
+    let both = !collapsed && member.is_none();
+    let displacement = member.map_or(0, Member::displacement);
     copy.set_segment_prefix(Register::None);
     copy.set_memory_base(Register::R14);
-    copy.set_memory_index(if collapsed { Register::None } else { Register::R13 });
+    copy.set_memory_index(if both { Register::R13 } else { Register::None });
     copy.set_memory_index_scale(1);
-    copy.set_memory_displacement64(0);
-    copy.set_memory_displ_size(0);
+    copy.set_memory_displacement64(displacement as i64 as u64);
+    copy.set_memory_displ_size(match displacement {
+        0 => 0,
+        -128..=127 => 1,
+        _ => 8,
+    });
 }
 
 /// Whether the memory operand is written, or read and written.

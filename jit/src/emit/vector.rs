@@ -76,6 +76,7 @@ impl Unit<'_> {
             self.vectors = true;
         }
         if needs != Needs::Vectors && !self.x87 {
+            self.carried = None;
             self.call(self.env.stubs.load_x87);
             self.x87 = true;
         }
@@ -111,9 +112,13 @@ impl Unit<'_> {
             self.put(&copy);
             self.give_back(&borrowed);
             self.after_flag_write();
+            if borrowed.entries.len() <= 1 {
+                self.keep_pointer();
+            }
             return true;
         }
-        set_host_address(&mut copy, true);
+        let member = self.member();
+        set_host_address(&mut copy, true, member);
         let size = u32::from(thunk.memory_size);
         if !self.can_access(op) || !matches!(size, 1..=64) || !self.encodes(&copy) {
             return false;
@@ -121,17 +126,10 @@ impl Unit<'_> {
         self.load_units(needs);
         let write = matches!(thunk.memory, MemoryUse::Write | MemoryUse::ReadWrite);
         let access = Access { size, write, align: u32::from(thunk.alignment) };
-        let (slow, back) = (self.label(), self.label());
-        self.before_clobber();
-        self.access(op, insn, access, slow, true);
-        self.before_flag_use();
-        self.borrow_registers(&borrowed);
-        self.note_copy();
-        self.put(&copy);
-        self.give_back(&borrowed);
-        self.after_flag_write();
-        self.place(back);
-        self.add_slow(op, slow, back);
+        // Loading units has destroyed R14: then a member comes by its slot, if it has one.
+        let member = self.member().filter(|_| member.is_some());
+        set_host_address(&mut copy, true, member);
+        self.copy_with_memory((op, insn), access, (&copy, &borrowed), (member, true));
         true
     }
 }
