@@ -2,7 +2,6 @@
 
 use crate::arena::{Arena, ArenaError};
 use crate::cache::{BlockCache, Place};
-use crate::count::Counters;
 use crate::emit::{Emitted, Environment, emit_block};
 use crate::explain::BlockNotes;
 use crate::helper::{Site, load_flags, pack_flags};
@@ -26,8 +25,6 @@ use x86::{Activity, Cpu, Fault};
 
 /// Room that one block can need at most.
 const MAX_BLOCK_BYTES: usize = 64 << 10;
-/// Counters that one block can need at most.
-const MAX_BLOCK_COUNTERS: usize = 128;
 /// Counters of executions of cold code, by a hash of its address.
 const HEAT: usize = 1 << 16;
 
@@ -97,8 +94,6 @@ pub struct Engine {
     /// Guest bytes of a block at most: where code is known to end.
     pub(crate) block_limit: u64,
     heat: Box<[u8]>,
-    /// Where instructions are counted without an exact limit.
-    counters: Option<Counters>,
     counts: Counts,
     profile: Option<Profile>,
     stats: Stats,
@@ -126,9 +121,8 @@ impl Engine {
     /// # Errors
     /// The host refuses executable or low memory.
     pub fn new(config: Config) -> Result<Engine, EngineError> {
-        let counters = if config.exact_limit { None } else { Some(Counters::new()?) };
+        let profile = if config.exact_limit { None } else { Some(Profile::new()?) };
         Ok(Engine {
-            counters,
             interp: interp::Engine::new(),
             config,
             arena: Arena::new(config.cache_size.max(256 << 10))?,
@@ -145,7 +139,7 @@ impl Engine {
             block_limit: u64::MAX,
             heat: vec![0; HEAT].into(),
             counts: Counts::default(),
-            profile: None,
+            profile,
             stats: Stats::default(),
         })
     }
@@ -172,13 +166,16 @@ impl Engine {
     }
 
     /// Counts instructions by strategy from now on ([`Stats::shares`]), which costs an addition to
-    /// memory at each block's entry. Call it before the first run.
+    /// memory at each block's entry. Call it before the first run. Without an exact limit they are
+    /// counted in any case.
     ///
     /// # Errors
     /// The host refuses low memory.
     pub fn count_strategies(&mut self) -> Result<(), EngineError> {
-        self.profile = Some(Profile::new()?);
-        self.flush_translations();
+        if self.profile.is_none() {
+            self.profile = Some(Profile::new()?);
+            self.flush_translations();
+        }
         Ok(())
     }
 
@@ -191,7 +188,12 @@ impl Engine {
     /// Instructions that translated code executed and that are not in [`Cpu::instructions`]: see
     /// [`Config::exact_limit`].
     pub fn counted(&self) -> u64 {
-        self.counters.as_ref().map_or(0, |counters| counters.total() as u64)
+        match &self.profile {
+            Some(profile) if !self.config.exact_limit => {
+                (profile.total() - self.counts.given_back).total()
+            }
+            Some(_) | None => 0,
+        }
     }
 
     /// Runs until an [`Exit`], for at most `limit` instructions. `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
@@ -259,9 +261,6 @@ impl Engine {
         self.counts.flush(&self.sites);
         if let Some(profile) = &mut self.profile {
             profile.flush();
-        }
-        if let Some(counters) = &mut self.counters {
-            counters.clear();
         }
         self.cache.clear();
         self.indirect.clear();
@@ -407,8 +406,7 @@ impl Engine {
     /// Translates the block at `place`; none where it must be interpreted.
     pub(crate) fn translate(&mut self, cpu: &Cpu, mmu: &mut Mmu, place: Place) -> Option<u32> {
         let profiled = self.profile.as_ref().is_none_or(Profile::has_room);
-        let counters = self.counters.as_ref().map_or(usize::MAX, Counters::room);
-        if self.arena.room() < MAX_BLOCK_BYTES || !profiled || counters < MAX_BLOCK_COUNTERS {
+        if self.arena.room() < MAX_BLOCK_BYTES || !profiled {
             self.flush_translations();
         }
         let bits = place.key.mode().bits();
@@ -453,7 +451,7 @@ impl Engine {
             indirect_behind,
             segment,
             sites: &mut self.sites,
-            counters: self.counters.as_mut(),
+            exact: self.config.exact_limit,
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
             host: self.host,
@@ -498,10 +496,8 @@ impl Engine {
     ) -> Option<Exit> {
         self.stats.entries += 1;
         let before = cpu.instructions;
-        let budget = match &self.counters {
-            Some(_) => 0,
-            None => i64::try_from(end - before).unwrap_or(i64::MAX),
-        };
+        let exact = self.config.exact_limit;
+        let budget = if exact { i64::try_from(end - before).unwrap_or(i64::MAX) } else { 0 };
         let stubs = self.stubs?;
         let runtime = self.low.as_ptr();
         // SAFETY: the runtime is the engine's own, and no reference to it is alive. Translated code
@@ -520,13 +516,9 @@ impl Engine {
             let enter: extern "sysv64" fn(u64) = std::mem::transmute(stubs.enter);
             enter(code);
             let executed = budget.wrapping_sub((*runtime).budget) as u64;
-            match &mut self.counters {
-                // What was counted at a block's entry and not reached.
-                Some(counters) => counters.adjust(executed as i64),
-                None => {
-                    cpu.instructions = before.wrapping_add(executed);
-                    self.stats.translated += executed;
-                }
+            if exact {
+                cpu.instructions = before.wrapping_add(executed);
+                self.stats.translated += executed;
             }
             ((*runtime).leave, (*runtime).argument)
         };

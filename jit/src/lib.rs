@@ -19,7 +19,6 @@
 
 mod arena;
 mod cache;
-mod count;
 mod emit;
 mod engine;
 pub mod explain;

@@ -81,6 +81,7 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Div, |u, o, i| u.div(o, i)),
         (Idiv, |u, o, i| u.idiv(o, i)),
         (Mov, |u, o, i| u.mov(o, i)),
+        (Fnstcw, |u, o, i| u.fnstcw(o, i)),
         (Cli, |u, o, i| u.cli(o, i)),
         (Sti, |u, o, i| u.sti(o, i)),
         (Stac, |u, o, i| u.stac(o, i)),

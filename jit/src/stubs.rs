@@ -50,6 +50,10 @@ impl Addresses {
     pub(crate) fn kernel_gs_base(&self) -> i32 {
         self.cpu + offset_of!(Cpu, kernel_gs_base) as i32
     }
+    /// The x87 control word.
+    pub(crate) fn x87_control(&self) -> i32 {
+        self.cpu + (offset_of!(Cpu, x87) + offset_of!(X87, fcw)) as i32
+    }
     /// RFLAGS; its arithmetic flags are stale while translated code runs.
     pub(crate) fn rflags(&self) -> i32 {
         self.cpu + offset_of!(Cpu, rflags) as i32

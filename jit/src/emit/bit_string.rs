@@ -20,7 +20,7 @@ impl Unit<'_> {
         let mut copy = *insn;
         simplify(&mut copy);
         let Some(borrowed) = map_registers(&mut copy, insn, &[13]) else { return false };
-        set_host_address(&mut copy, true);
+        set_host_address(&mut copy, true, None);
         if !self.encodes(&copy) {
             return false;
         }

@@ -1,6 +1,7 @@
 //! Near jumps, calls and returns.
 
 use super::memory::Access;
+use super::merge::Member;
 use super::{Cold, FlagState, LinkRequest, Unit};
 use crate::regs::{STACK, host};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
@@ -98,8 +99,9 @@ impl Unit<'_> {
             self.load_target(op, insn, slow);
             dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
             self.lookup_target(slow);
+            self.carried = None;
         }
-        self.push_return(slow);
+        let pushed = self.push_return(op, slow);
         let full = self.label();
         let back = self.label();
         let limit = self.env.addresses.stack_limit;
@@ -127,7 +129,9 @@ impl Unit<'_> {
                 );
             }
         }
-        self.add_slow(op, slow, slow);
+        if !(pushed && target.is_some()) {
+            self.add_slow(op, slow, slow);
+        }
         self.return_site();
         true
     }
@@ -160,16 +164,27 @@ impl Unit<'_> {
         }
         let slow = self.label();
         self.save_for_exit();
-        dynasm!(self.ops ; .arch x64 ; mov r14, Rq(STACK));
         let size = self.word();
-        self.lookup(Access { size, write: false, align: 1 }, slow, false);
-        self.load_word_at_address();
+        let member = self.member();
+        match member {
+            Some(member) => {
+                self.member_stack_access(op, member, 0);
+                self.load_word_at(member.displacement());
+            }
+            None => {
+                dynasm!(self.ops ; .arch x64 ; mov r14, Rq(STACK));
+                self.lookup(Access { size, write: false, align: 1 }, slow, true);
+                self.load_word_at(0);
+            }
+        }
         let release = if insn.op_count() > 0 { insn.immediate16() } else { 0 };
         self.move_stack(size as i32 + i32::from(release));
         let slot = self.env.addresses.return_site;
         let site = self.site(op, true) as i32;
         dynasm!(self.ops ; .arch x64 ; mov DWORD [slot], site ; ret);
-        self.add_slow(op, slow, slow);
+        if member.is_none() {
+            self.add_slow(op, slow, slow);
+        }
         self.ended = true;
         true
     }
@@ -207,6 +222,15 @@ impl Unit<'_> {
         }
     }
 
+    /// R14 = word at host address R14 plus `at`.
+    fn load_word_at(&mut self, at: i32) {
+        if self.key.is_long() {
+            dynasm!(self.ops ; .arch x64 ; mov r14, [r14 + at]);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov r14d, [r14 + at]);
+        }
+    }
+
     /// R14 = word at host address R13 + R14.
     fn load_word_at_address(&mut self) {
         if self.key.is_long() {
@@ -228,17 +252,24 @@ impl Unit<'_> {
         );
     }
 
-    /// Writes the return address below the stack pointer, which stays.
-    fn push_return(&mut self, slow: DynamicLabel) {
+    /// Writes the return address below the stack pointer, which stays. Returns whether no slow path
+    /// is needed for it.
+    fn push_return(&mut self, op: &Op, slow: DynamicLabel) -> bool {
         let word = self.word();
-        self.stack_slot(word, slow);
+        let member = self.member();
+        match member {
+            Some(member) => self.member_stack_access(op, member, -(word as i32)),
+            None => self.stack_slot(word, slow),
+        }
+        let at = member.map_or(0, Member::displacement);
         let next = self.next;
         if word == 4 {
-            dynasm!(self.ops ; .arch x64 ; mov DWORD [r14], next as i32);
+            dynasm!(self.ops ; .arch x64 ; mov DWORD [r14 + at], next as i32);
         } else if let Ok(next) = i32::try_from(next as i64) {
-            dynasm!(self.ops ; .arch x64 ; mov QWORD [r14], next);
+            dynasm!(self.ops ; .arch x64 ; mov QWORD [r14 + at], next);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r13, QWORD next as i64 ; mov [r14], r13);
+            dynasm!(self.ops ; .arch x64 ; mov r13, QWORD next as i64 ; mov [r14 + at], r13);
         }
+        member.is_some()
     }
 }

@@ -117,17 +117,16 @@ impl Unit<'_> {
                 }
                 Cold::SideExit { site, rest, target, saved } => {
                     fixups.push((site, self.offset()));
-                    let (word, by) = match &mut self.env.counters {
-                        Some(counters) => (counters.add(-rest), 1),
-                        None => (self.env.addresses.budget, rest),
-                    };
-                    // Keeps the flags.
-                    dynasm!(self.ops
-                        ; .arch x64
-                        ; mov r13, [word]
-                        ; lea r13, [r13 + by]
-                        ; mov [word], r13
-                    );
+                    // Both keep the flags.
+                    if self.env.exact {
+                        let budget = self.env.addresses.budget;
+                        dynasm!(self.ops
+                            ; .arch x64
+                            ; mov r13, [budget]
+                            ; lea r13, [r13 + rest]
+                            ; mov [budget], r13
+                        );
+                    }
                     if let Some(counter) = &mut counter {
                         *counter += 8;
                         let counter = *counter;

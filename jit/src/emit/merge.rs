@@ -11,6 +11,7 @@ use super::Unit;
 use super::memory::Access;
 use super::passthrough::memory_is_written;
 use crate::key::Key;
+use crate::regs::STACK;
 use crate::runtime::POINTERS;
 use crate::strategy::{Emit, strategy};
 use dynasmrt::{DynasmApi, dynasm};
@@ -21,6 +22,9 @@ use interp::engine::block::Op;
 
 /// The largest window of a group, in bytes: the larger, the more often it crosses a page.
 const MAX_WINDOW: i64 = 256;
+
+/// RSP's number.
+const STACK_POINTER: usize = 4;
 
 /// An instruction's place in a group.
 #[derive(Clone, Copy, Debug)]
@@ -79,10 +83,10 @@ impl Plan {
         for (i, (op, insn)) in ops.iter().zip(insns).enumerate() {
             if may_change_mapping(key, op, insn) {
                 closed = plan.groups.len();
-            } else if let Some((base, displacement)) = simple_operand(key, op, insn, word) {
+            } else if let Some(Operand { base, displacement, size, write }) =
+                simple_operand(key, op, insn, word).or_else(|| stack_operand(op, insn, word))
+            {
                 let at = tracker.moved[base] + displacement;
-                let size = i64::from(op.insn.mem.size.max(1));
-                let write = writes(op, insn);
                 let version = tracker.version[base];
                 let fits = |g: &Group| {
                     (g.base, g.version) == (base, version)
@@ -174,8 +178,8 @@ fn known_step(insn: &Instruction, word: u32) -> Option<(usize, i64)> {
         Mnemonic::Push | Mnemonic::Pop => {
             let pops_pointer = insn.mnemonic() == Mnemonic::Pop
                 && insn.op0_kind() == OpKind::Register
-                && number(target) == 4;
-            (!pops_pointer).then(|| (4, i64::from(insn.stack_pointer_increment())))
+                && number(target) == STACK_POINTER;
+            (!pops_pointer).then(|| (STACK_POINTER, i64::from(insn.stack_pointer_increment())))
         }
         Mnemonic::Add | Mnemonic::Sub
             if insn.op0_kind() == OpKind::Register
@@ -200,8 +204,37 @@ fn known_step(insn: &Instruction, word: u32) -> Option<(usize, i64)> {
     }
 }
 
-/// Base register and displacement of an operand that can be a member.
-fn simple_operand(key: Key, op: &Op, insn: &Instruction, word: u32) -> Option<(usize, i64)> {
+/// What an instruction accesses in memory.
+struct Operand {
+    /// Guest number of the base register.
+    base: usize,
+    displacement: i64,
+    size: i64,
+    write: bool,
+}
+
+/// The word that a push, pop, call or return accesses.
+fn stack_operand(op: &Op, insn: &Instruction, word: u32) -> Option<Operand> {
+    let size = i64::from(word);
+    let by = i64::from(insn.stack_pointer_increment());
+    let write = match insn.mnemonic() {
+        Mnemonic::Push if by == -size && !op.insn.has_mem() && is_word_or_immediate(insn) => true,
+        Mnemonic::Call if insn.is_call_near() || insn.is_call_near_indirect() => true,
+        Mnemonic::Pop if by == size && !op.insn.has_mem() && is_word_or_immediate(insn) => false,
+        Mnemonic::Ret if u32::from(op.insn.op_size) == word => false,
+        _ => return None,
+    };
+    let displacement = if write { -size } else { 0 };
+    Some(Operand { base: STACK_POINTER, displacement, size, write })
+}
+
+/// A general-purpose register or an immediate: what is pushed and popped without a check.
+fn is_word_or_immediate(insn: &Instruction) -> bool {
+    insn.op0_kind() != OpKind::Register || insn.op0_register().is_gpr()
+}
+
+/// The operand of a copy that can be a member.
+fn simple_operand(key: Key, op: &Op, insn: &Instruction, word: u32) -> Option<Operand> {
     let base = insn.memory_base();
     let copied = match strategy(op, key) {
         Emit::Passthrough => true,
@@ -216,8 +249,20 @@ fn simple_operand(key: Key, op: &Op, insn: &Instruction, word: u32) -> Option<(u
         && key.is_plain_segment(op.insn.mem.seg)
         && (1..=64).contains(&op.insn.mem.size)
         && !insn.is_vsib()
+        && !is_bit_string(insn)
         && alignment(op, insn) == 1;
-    simple.then(|| (base.full_register().number(), i64::from(insn.memory_displacement64() as i32)))
+    simple.then(|| Operand {
+        base: base.full_register().number(),
+        displacement: i64::from(insn.memory_displacement64() as i32),
+        size: i64::from(op.insn.mem.size),
+        write: writes(op, insn),
+    })
+}
+
+/// Whether a register's bits are an offset in memory too.
+fn is_bit_string(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+        && insn.op1_kind() == OpKind::Register
 }
 
 /// The alignment that an access is checked for.
@@ -248,6 +293,7 @@ fn may_change_mapping(key: Key, op: &Op, insn: &Instruction) -> bool {
         Emit::Passthrough => false,
         Emit::Custom(_) => match insn.mnemonic() {
             Mnemonic::Push | Mnemonic::Pop | Mnemonic::Lea | Mnemonic::Nop => false,
+            Mnemonic::Call | Mnemonic::Ret | Mnemonic::Fnstcw => false,
             Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Endbr64 | Mnemonic::Endbr32 => false,
             // Control and segment registers are the helper's.
             Mnemonic::Mov => (0..insn.op_count())
@@ -273,17 +319,38 @@ impl Unit<'_> {
         Some(self.env.addresses.pointers + 8 * slot as i32)
     }
 
-    /// Makes R14 + [`Member::offset`] the operand's host address. A leader destroys R13 and EFLAGS;
-    /// the others keep them.
+    /// Makes R14 plus [`Member::displacement`] the memory operand's host address. A leader destroys
+    /// R13 and EFLAGS; the others keep them.
     pub(super) fn member_access(&mut self, op: &Op, insn: &Instruction, member: Member) {
+        if member.leads {
+            self.before_clobber();
+            self.load_operand_base(op, insn, -i64::from(member.offset));
+        }
+        self.use_pointer(op, member);
+    }
+
+    /// The same for the word at the stack pointer plus `by`.
+    pub(super) fn member_stack_access(&mut self, op: &Op, member: Member, by: i32) {
+        if member.leads {
+            self.before_clobber();
+            let from = by - member.offset;
+            if self.key.is_long() {
+                dynasm!(self.ops ; .arch x64 ; lea r14, [Rq(STACK) + from]);
+            } else {
+                dynasm!(self.ops ; .arch x64 ; lea r14d, [Rq(STACK) + from]);
+            }
+        }
+        self.use_pointer(op, member);
+    }
+
+    /// Puts the group's pointer into R14, which holds the window's linear address where `member`
+    /// leads.
+    fn use_pointer(&mut self, op: &Op, member: Member) {
         let group = &self.plan.groups[member.group];
         if member.leads {
             let size = (group.high - group.low) as u32;
             let write = group.write;
-            let from = -i64::from(member.offset);
             let slow = self.label();
-            self.before_clobber();
-            self.load_operand_base(op, insn, from);
             self.lookup(Access { size, write, align: 1 }, slow, true);
             if let Some(slot) = self.slot(member) {
                 dynasm!(self.ops ; .arch x64 ; mov [slot], r14);
@@ -295,6 +362,7 @@ impl Unit<'_> {
         {
             dynasm!(self.ops ; .arch x64 ; mov r14, [slot]);
         }
+        self.carried = Some(member.group);
         self.resident = Some(member.group);
     }
 

@@ -20,12 +20,10 @@ mod segment_branch;
 mod segment_load;
 mod segment_stack;
 mod stack;
-mod stack_run;
 mod string;
 mod system;
 mod vector;
 
-use crate::count::Counters;
 use crate::helper::Site;
 use crate::key::Key;
 use crate::liveness::{Effects, analyze, effects};
@@ -36,7 +34,7 @@ use crate::stubs::{Addresses, Stubs};
 pub(crate) use cold::Cold;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
 pub(crate) use flags::FlagState;
-use iced_x86::{Encoder, Instruction, OpKind};
+use iced_x86::{Encoder, FlowControl, Instruction, OpKind};
 use interp::engine::block::Op;
 use merge::Plan;
 pub use notes::Strategy;
@@ -68,8 +66,8 @@ pub(crate) struct Environment<'a> {
     /// The block's code segment.
     pub(crate) segment: CodeSegment,
     pub(crate) sites: &'a mut Vec<Site>,
-    /// Where instructions are counted; none where the budget is kept.
-    pub(crate) counters: Option<&'a mut Counters>,
+    /// The budget is kept.
+    pub(crate) exact: bool,
     /// Number of the first link of the block.
     pub(crate) first_link: u32,
     /// The vector instructions that the guest's CPU has.
@@ -208,18 +206,12 @@ fn unroll(rip: u64, key: Key, insns: &[Op]) -> usize {
 
 impl<'a> Unit<'a> {
     fn run(mut self, insns: &[Op], iced: &[Instruction]) -> Option<Emitted> {
-        let direct = self.offset();
         self.note(Part::Entry);
-        let saved = self.entry(insns);
-        let mut i = 0;
-        while let (Some(op), Some(insn)) = (insns.get(i), iced.get(i)) {
+        let (direct, saved) = self.entry(insns, iced);
+        for (i, (op, insn)) in insns.iter().zip(iced).enumerate() {
             self.begin(i, op);
             self.note(Part::Instructions(i, 1));
-            let run = self.stack_run(&insns[i..], &iced[i..]);
-            if run == 0 {
-                self.instruction(op, insn)?;
-            }
-            i += run.max(1);
+            self.instruction(op, insn)?;
         }
         if !self.ended {
             self.note(Part::End);
@@ -245,8 +237,13 @@ impl<'a> Unit<'a> {
         self.next = self.key.wrap(self.rip.wrapping_add(u64::from(op.insn.len)));
     }
 
-    /// The two entries, the instruction count and the poll. Returns the offset of the second.
-    fn entry(&mut self, insns: &[Op]) -> usize {
+    /// The two entries, the instruction count and the poll. Returns the offsets of the entries
+    /// with flags in EFLAGS and in the slot.
+    fn entry(&mut self, insns: &[Op], iced: &[Instruction]) -> (usize, usize) {
+        if self.live[0] != 0 && self.may_go_unpolled(insns, iced) {
+            return self.unpolled_entry();
+        }
+        let direct = self.offset();
         if self.live[0] != 0 {
             self.flags = FlagState::EFLAGS;
             self.save_flags();
@@ -255,22 +252,51 @@ impl<'a> Unit<'a> {
         self.flags = FlagState::SAVED;
         let leave = self.label();
         let (budget, request) = (self.env.addresses.budget, self.env.addresses.exit_request);
-        let mut count = self.count as i32;
-        if self.env.counters.is_none() {
+        let count = if self.env.exact { self.count as i32 } else { 0 };
+        if self.env.exact {
             dynasm!(self.ops ; .arch x64 ; sub QWORD [budget], count ; js =>leave);
         }
         dynasm!(self.ops ; .arch x64 ; cmp DWORD [request], 0 ; jne =>leave);
-        if let Some(counters) = &mut self.env.counters {
-            let counter = counters.add(count);
-            dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);
-            count = 0;
-        }
         self.cold.push(Cold::Poll { label: leave, count, rip: self.rip });
         if let Some(counter) = self.env.counter {
             dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);
         }
         self.load_units_at_entry(insns);
-        saved
+        (direct, saved)
+    }
+
+    /// Whether the block needs no poll: execution only goes forward from it, so that every loop
+    /// has another block, which polls. (It is left out where it would destroy flags.)
+    fn may_go_unpolled(&self, insns: &[Op], iced: &[Instruction]) -> bool {
+        let forward = |insn: &Instruction| match insn.flow_control() {
+            FlowControl::Next => true,
+            FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
+                insn.is_jcc_short_or_near() && insn.near_branch_target() > insn.ip()
+            }
+            _ => false,
+        };
+        !self.env.exact
+            && !self.env.helpers_only
+            && self.key.is_plain()
+            && iced.iter().all(forward)
+            && !self.needs_units(insns)
+    }
+
+    fn unpolled_entry(&mut self) -> (usize, usize) {
+        let saved = self.offset();
+        self.flags = FlagState::SAVED;
+        self.restore_flags();
+        let direct = self.offset();
+        self.flags = FlagState::EFLAGS;
+        if let Some(counter) = self.env.counter {
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r13, [counter]
+                ; lea r13, [r13 + 1]
+                ; mov [counter], r13
+            );
+        }
+        (direct, saved)
     }
 
     fn instruction(&mut self, op: &Op, insn: &Instruction) -> Option<()> {

@@ -60,6 +60,12 @@ impl Unit<'_> {
         if !size_ok || !operand_ok {
             return false;
         }
+        if let Some(member) = self.member() {
+            self.member_stack_access(op, member, -(word as i32));
+            self.store_pushed(insn, word, member.displacement());
+            self.move_stack(-(word as i32));
+            return true;
+        }
         let (slow, back) = (self.label(), self.label());
         self.before_clobber();
         if insn.op0_kind() == OpKind::Memory {
@@ -69,15 +75,15 @@ impl Unit<'_> {
             dynasm!(self.ops ; .arch x64 ; mov r14, [r13 + r14] ; mov [kept], r14);
         }
         self.stack_slot(word, slow);
-        self.store_pushed(insn, word);
+        self.store_pushed(insn, word, 0);
         self.move_stack(-(word as i32));
         self.place(back);
         self.add_slow(op, slow, back);
         true
     }
 
-    /// Stores the operand of a push at host address R14.
-    fn store_pushed(&mut self, insn: &Instruction, word: u32) {
+    /// Stores the operand of a push at host address R14 plus `at`.
+    fn store_pushed(&mut self, insn: &Instruction, word: u32, at: i32) {
         let source = match insn.op0_kind() {
             OpKind::Register => {
                 let number = insn.op0_register().full_register().number() as u8;
@@ -95,17 +101,17 @@ impl Unit<'_> {
             _ => {
                 let value = insn.immediate(0) as i32;
                 if word == 8 {
-                    dynasm!(self.ops ; .arch x64 ; mov QWORD [r14], value);
+                    dynasm!(self.ops ; .arch x64 ; mov QWORD [r14 + at], value);
                 } else {
-                    dynasm!(self.ops ; .arch x64 ; mov DWORD [r14], value);
+                    dynasm!(self.ops ; .arch x64 ; mov DWORD [r14 + at], value);
                 }
                 return;
             }
         };
         if word == 8 {
-            dynasm!(self.ops ; .arch x64 ; mov [r14], Rq(source));
+            dynasm!(self.ops ; .arch x64 ; mov [r14 + at], Rq(source));
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov [r14], Rd(source));
+            dynasm!(self.ops ; .arch x64 ; mov [r14 + at], Rd(source));
         }
     }
 
@@ -122,27 +128,38 @@ impl Unit<'_> {
         {
             return false;
         }
+        if let Some(member) = self.member() {
+            self.member_stack_access(op, member, 0);
+            self.pop_at(insn, word, member.displacement());
+            return true;
+        }
         let (slow, back) = (self.label(), self.label());
         self.before_clobber();
         dynasm!(self.ops ; .arch x64 ; mov r14, Rq(STACK));
-        self.lookup(Access { size: word, write: false, align: 1 }, slow, false);
-        let number = register.full_register().number() as u8;
+        self.lookup(Access { size: word, write: false, align: 1 }, slow, true);
+        self.pop_at(insn, word, 0);
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
+    /// Loads the operand of a pop from host address R14 plus `at` and moves the stack pointer.
+    fn pop_at(&mut self, insn: &Instruction, word: u32, at: i32) {
+        let register = insn.op0_register().full_register();
+        let number = register.number() as u8;
         let target = host(number).unwrap_or(13);
-        if register != Register::RSP && register != Register::ESP {
+        if register != Register::RSP {
             self.move_stack(word as i32);
         }
         if word == 8 {
-            dynasm!(self.ops ; .arch x64 ; mov Rq(target), [r13 + r14]);
+            dynasm!(self.ops ; .arch x64 ; mov Rq(target), [r14 + at]);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov Rd(target), [r13 + r14]);
+            dynasm!(self.ops ; .arch x64 ; mov Rd(target), [r14 + at]);
         }
         if host(number).is_none() {
             let slot = self.env.addresses.gpr(number);
             dynasm!(self.ops ; .arch x64 ; mov [slot], r13);
         }
-        self.place(back);
-        self.add_slow(op, slow, back);
-        true
     }
 
     /// LEAVE.

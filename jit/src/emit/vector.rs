@@ -43,6 +43,26 @@ impl Unit<'_> {
         }
     }
 
+    /// Whether any of the instructions needs registers loaded.
+    pub(super) fn needs_units(&self, insns: &[Op]) -> bool {
+        insns.iter().any(|op| self.needs(op).is_some())
+    }
+
+    /// FNSTCW: only software changes the control word, which the context has.
+    pub(crate) fn fnstcw(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.x87() || !self.can_access(op) {
+            return false;
+        }
+        let (slow, back) = (self.label(), self.label());
+        let word = self.env.addresses.x87_control();
+        self.before_clobber();
+        self.access(op, insn, Access { size: 2, write: true, align: 1 }, slow, true);
+        dynasm!(self.ops ; .arch x64 ; movzx r13d, WORD [word] ; mov [r14], r13w);
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
     /// At the block's entry, where flags are free: loads what the block's instructions need.
     pub(super) fn load_units_at_entry(&mut self, insns: &[Op]) {
         if self.env.helpers_only {

@@ -1,18 +1,19 @@
 //! Accesses close together off one base register, which share a look into the TLB: in one page,
 //! across pages, in memory-mapped I/O and in nothing, with bases that move.
 
-use super::kit::{CODE, DATA, Start, compare, guests, with_stack};
+use super::kit::{CODE, DATA, Start, compare, guests, uncounted, with_stack};
 use super::random::Random;
+use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use x86::flags;
 
 const BASES: [AsmRegister64; 4] = [rbx, rsi, r13, rsp];
 
 /// An instruction with an operand off `base`, or one that moves it, or one between two others.
-fn put(random: &mut Random, a: &mut CodeAssembler) -> Result<(), iced_x86::IcedError> {
+fn put(random: &mut Random, a: &mut CodeAssembler) -> Result<(), IcedError> {
     let base = BASES[random.below(4) as usize];
     let at = base + (random.below(96) as i32 - 48);
-    match random.below(27) {
+    match random.below(28) {
         0..=2 => a.mov(rax, qword_ptr(at)),
         3..=5 => a.mov(qword_ptr(at), rdx),
         6 => a.add(dword_ptr(at), edi),
@@ -41,7 +42,8 @@ fn put(random: &mut Random, a: &mut CodeAssembler) -> Result<(), iced_x86::IcedE
             a.set_label(&mut over)?;
             a.add(edi, 3)
         }
-        25 => a.xchg(qword_ptr(at), r8),
+        25 => a.fnstcw(word_ptr(at)),
+        26 => a.xchg(qword_ptr(at), r8),
         _ => a.rcl(dword_ptr(at), 1),
     }
 }
@@ -51,6 +53,7 @@ fn groups_do_what_single_accesses_do() {
     let mut random = Random(0x5EED_0F6E_0D5E_ED01);
     for start in [Start::Long, Start::User64] {
         let mut guests = guests(start);
+        guests.push(uncounted(start));
         for round in 0..1500 {
             let mut a = CodeAssembler::new(64).expect("a code size");
             let mut head = a.create_label();

@@ -163,6 +163,7 @@ fn run(start: Start, seed: u64, rounds: u32) {
     // Registers have their own sequence, so that the code depends on the seed alone.
     let (mut random, mut registers) = (Random(seed), Random(!seed));
     let mut guests = guests(start);
+    guests.push(kit::uncounted(start));
     for round in 0..rounds {
         let Snippet { code, masks, listing } = snippet(&mut random, start, &known);
         let mut gprs = [0; 16];
