@@ -3,75 +3,6 @@
 use super::kit::{CODE, DATA, Ended, Start, USER, compare, guests, with_stack};
 use iced_x86::code_asm::*;
 
-/// Custom rows of the strategy table that the programs here execute; the random tests do the rest.
-pub(super) const COVERED: &[Mnemonic] = {
-    use Mnemonic::*;
-    &[
-        Jmp,
-        Call,
-        Ret,
-        Leave,
-        Movsb,
-        Movsw,
-        Movsd,
-        Movsq,
-        Stosb,
-        Stosw,
-        Stosd,
-        Stosq,
-        Lodsb,
-        Lodsw,
-        Lodsd,
-        Lodsq,
-        Cld,
-        Std,
-        Swapgs,
-        Loop,
-        Loope,
-        Loopne,
-        Jcxz,
-        Jecxz,
-        Jrcxz,
-        Pusha,
-        Pushad,
-        Popa,
-        Popad,
-        Les,
-        Lds,
-        Lfs,
-        Lgs,
-        Pushf,
-        Jo,
-        Jno,
-        Jb,
-        Jae,
-        Je,
-        Jne,
-        Jbe,
-        Ja,
-        Js,
-        Jns,
-        Jp,
-        Jnp,
-        Jl,
-        Jge,
-        Jle,
-        Jg,
-        Stac,
-        Clac,
-        Vzeroupper,
-        Fnstcw,
-        Endbr64,
-        Endbr32,
-        Prefetch,
-        Prefetchw,
-        Prefetcht0,
-        Prefetcht1,
-        Prefetcht2,
-        Prefetchnta,
-    ]
-};
-
 /// What a bit test leaves undefined.
 const UNDEFINED_BY_BT: u64 = x86::flags::ARITHMETIC & !x86::flags::CF & !x86::flags::ZF;
 
@@ -604,4 +535,17 @@ fn undefined_flags_are_the_guests_own() {
             });
         }
     }
+}
+
+#[test]
+pub(super) fn flags_are_pushed() {
+    check(Start::Long, |a| {
+        for n in 0..4 {
+            a.cmp(eax, n).unwrap();
+            a.pushfq().unwrap();
+            a.pop(rbx).unwrap();
+            a.mov(qword_ptr(DATA + 8 * u64::from(n)), rbx).unwrap();
+            a.inc(eax).unwrap();
+        }
+    });
 }
