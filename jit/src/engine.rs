@@ -13,7 +13,7 @@ use crate::segments::{CodeSegment, CodeSegments};
 use crate::stats::{Counts, Left, Stats};
 use crate::stubs::{self, Addresses, Host, Stubs};
 use decoder::Mnemonic;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use interp::Exit;
 use interp::access::is_canonical;
 use interp::engine::block::{Block as DecodedBlock, Op, decode_block};
@@ -94,6 +94,8 @@ pub struct Engine {
     /// Guest bytes of a block at most: where code is known to end.
     pub(crate) block_limit: u64,
     heat: Box<[u8]>,
+    /// Blocks that are better off without merged checks.
+    unmerged: HashSet<Place>,
     counts: Counts,
     profile: Option<Profile>,
     stats: Stats,
@@ -140,6 +142,7 @@ impl Engine {
             heat: vec![0; HEAT].into(),
             counts: Counts::default(),
             profile,
+            unmerged: HashSet::new(),
             stats: Stats::default(),
         })
     }
@@ -265,6 +268,7 @@ impl Engine {
         self.cache.clear();
         self.indirect.clear();
         self.sites.clear();
+        self.unmerged.clear();
         self.notes.clear();
         if let Some((_, block)) = &mut self.watch {
             *block = None;
@@ -452,6 +456,7 @@ impl Engine {
             segment,
             sites: &mut self.sites,
             exact: self.config.exact_limit,
+            merge: !self.unmerged.contains(&place),
             first_link: self.cache.links.len() as u32,
             policy: &cpu.policy,
             host: self.host,
@@ -522,6 +527,10 @@ impl Engine {
             }
             ((*runtime).leave, (*runtime).argument)
         };
+        let unmerge = std::mem::take(&mut self.low.get().unmerge);
+        if unmerge != 0 {
+            self.unmerge(mmu, unmerge - 1);
+        }
         let saved = self.low.get().flags;
         match Leave::from_bits(leave) {
             Leave::Resync => {
@@ -570,6 +579,19 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// Has the block of a site translated anew, without merged checks.
+    fn unmerge(&mut self, mmu: &mut Mmu, site: u32) {
+        let Some(site) = self.sites.get(site as usize) else { return };
+        // Only code in flat segments has merged checks.
+        let (linear, key) = (site.block, site.key);
+        let Ok(found) = mmu.fetch_translate(linear) else { return };
+        let place = Place { rip: linear, gpa: found.gpa, linear, key, segment: 0 };
+        if let Some(index) = self.cache.find(&place) {
+            self.unmerged.insert(place);
+            self.cache.remove(&mut self.arena, &mut self.indirect, index);
+        }
     }
 
     /// #GP(0) of a near return to an address that is not canonical or beyond CS's limit: undoes it.

@@ -36,6 +36,10 @@ pub(crate) struct Site {
     pub(crate) behind: Mix,
 }
 
+/// How often a merged check may fail before its block does without merging: a structure or a stack
+/// frame may lie across two pages for good.
+const UNMERGE_AFTER: u64 = 32;
+
 /// Continue in translated code.
 const CONTINUE: u32 = 0;
 /// Leave it: `Runtime::leave` says why.
@@ -95,6 +99,9 @@ pub(crate) unsafe extern "sysv64" fn execute(number: u32, runtime: *mut Runtime)
         counts.slow += 1;
         counts.slow_done += Mix::of(&[site.strategy]);
         count.slow += 1;
+        if site.leaves && count.slow == UNMERGE_AFTER {
+            runtime.unmerge = number + 1;
+        }
     } else {
         counts.helpers += 1;
         count.helpers += 1;
@@ -179,7 +186,8 @@ fn go_on(
     site: &Site,
     number: u32,
 ) -> u32 {
-    let attention = mmu.code_dirty
+    let attention = runtime.unmerge != 0
+        || mmu.code_dirty
         || mmu.mapping_changes.any
         || mmu.exit_request.load() != 0
         || runtime.interrupt_waits != 0

@@ -73,6 +73,8 @@ pub(crate) struct Runtime {
     pub(crate) indirect: u64,
     /// An interrupt was requested while the CPU took none.
     pub(crate) interrupt_waits: u32,
+    /// One more than the number of a site whose group of accesses keeps failing.
+    pub(crate) unmerge: u32,
     /// Site number of the last near return.
     pub(crate) return_site: u32,
     /// The code segment in force, as tags have it: its number in the upper half.

@@ -66,6 +66,8 @@ pub(crate) struct Environment<'a> {
     /// The block's code segment.
     pub(crate) segment: CodeSegment,
     pub(crate) sites: &'a mut Vec<Site>,
+    /// Accesses may share checks.
+    pub(crate) merge: bool,
     /// The budget is kept.
     pub(crate) exact: bool,
     /// Number of the first link of the block.
@@ -153,7 +155,11 @@ pub(crate) fn emit_block(
     let effects: Vec<Effects> = iced.iter().map(|insn| effects(insn, env.precise_flags)).collect();
     let live = analyze(&iced, &effects, env.precise_flags);
     let first_site = env.sites.len();
-    let plan = if env.helpers_only { Plan::default() } else { Plan::new(key, &insns, &iced) };
+    let plan = if env.helpers_only || !env.merge {
+        Plan::default()
+    } else {
+        Plan::new(key, &insns, &iced)
+    };
     let unit = Unit {
         ops: VecAssembler::new(base as usize),
         base,

@@ -1,7 +1,7 @@
 //! Accesses close together off one base register, which share a look into the TLB: in one page,
 //! across pages, in memory-mapped I/O and in nothing, with bases that move.
 
-use super::kit::{CODE, DATA, Start, compare, guests, uncounted, with_stack};
+use super::kit::{CODE, DATA, Runner, Start, compare, guests, uncounted, with_stack};
 use super::random::Random;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -87,4 +87,33 @@ fn groups_do_what_single_accesses_do() {
             compare(&mut guests, &ends, flags::ALL, Some(end), &what);
         }
     }
+}
+
+/// A structure across two pages does not take the slow path for ever.
+#[test]
+fn a_group_that_keeps_failing_is_given_up() {
+    let mut a = CodeAssembler::new(64).expect("a code size");
+    let mut head = a.create_label();
+    let mut build = || {
+        a.mov(ecx, 1000)?;
+        a.set_label(&mut head)?;
+        a.add(rax, qword_ptr(rbx))?;
+        a.add(rax, qword_ptr(rbx + 8))?;
+        a.dec(ecx)?;
+        a.jne(head)?;
+        a.ud2()
+    };
+    build().expect("assembles");
+    let code = a.assemble(CODE).expect("assembles");
+    let mut guest = uncounted(Start::Long);
+    let mut gprs = with_stack([0; 16]);
+    gprs[3] = DATA + 0xFF8;
+    guest.reset(&gprs);
+    guest.run(&code, u64::MAX);
+    let data = guest.data();
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| data[at + i]));
+    let sum = word(0xFF8).wrapping_add(word(0x1000)).wrapping_mul(1000);
+    assert_eq!(guest.cpu.gpr[0], sum);
+    let Runner::Jit(engine) = &guest.runner else { panic!("a translator") };
+    assert!(engine.stats().slow_accesses < 200, "{}", engine.stats().slow_accesses);
 }

@@ -540,8 +540,8 @@ fn undefined_flags_are_the_guests_own() {
 #[test]
 pub(super) fn flags_are_pushed() {
     check(Start::Long, |a| {
-        for n in 0..4 {
-            a.cmp(eax, n).unwrap();
+        for n in 0..4u32 {
+            a.cmp(eax, n as i32).unwrap();
             a.pushfq().unwrap();
             a.pop(rbx).unwrap();
             a.mov(qword_ptr(DATA + 8 * u64::from(n)), rbx).unwrap();
