@@ -163,3 +163,18 @@ fn a_guest_that_writes_a_qcow2_header_into_a_raw_image_is_told_of() {
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
     assert!(std::fs::read(&path).unwrap().starts_with(b"QFI\xfb"));
 }
+
+/// Firmware, disk and all, on both engines: nothing depends on when a drive's thread runs.
+#[test]
+fn a_disk_boots_in_lockstep() {
+    if !firmware() {
+        return;
+    }
+    let path = file("lockstep", &image(4 << 20, boot_code("in step", POWER_OFF)));
+    let before = std::fs::read(&path).unwrap();
+    let output = ringshift(&["--lockstep", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no difference"), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("in step"));
+    assert!(std::fs::read(&path).unwrap() == before);
+}
