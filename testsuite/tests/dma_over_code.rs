@@ -198,7 +198,8 @@ fn translated() {
 
 #[test]
 fn both_engines_in_lockstep() {
-    let options = Options { kernel: Kernel::default(), memory: 2 << 20, instructions: None };
+    let options =
+        Options { kernel: Kernel::default(), memory: 2 << 20, instructions: None, strict: false };
     let make = || Ok::<_, MachineError>(Board::Firmware(board(false)));
     match lockstep::run_board(&options, &make, Box::new(std::io::sink())).expect("machines") {
         Verdict::Same { instructions, reason } => {
