@@ -198,12 +198,8 @@ fn translated() {
 
 #[test]
 fn both_engines_in_lockstep() {
-<<<<<<< Updated upstream
     let options =
         Options { kernel: Kernel::default(), memory: 2 << 20, instructions: None, strict: false };
-=======
-    let options = Options { kernel: Kernel::default(), memory: 2 << 20, instructions: None, strict: false };
->>>>>>> Stashed changes
     let make = || Ok::<_, MachineError>(Board::Firmware(board(false)));
     match lockstep::run_board(&options, &make, Box::new(std::io::sink())).expect("machines") {
         Verdict::Same { instructions, reason } => {
