@@ -51,9 +51,6 @@ impl Session<'_> {
                     "ringshift: warning: {refusal}; guest code is interpreted, many times slower"
                 );
             }
-            if self.machine.stats {
-                machine.count_strategies()?;
-            }
             let display = machine.display();
             console.attach(&machine);
             if self.machine.strict {

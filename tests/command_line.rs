@@ -176,11 +176,15 @@ fn piped_input_reaches_the_guest(engine: EngineKind) {
 }
 
 fn stats_are_printed(engine: EngineKind) {
-    let output = boot(engine, "stats", &kernels::hello(), &["--stats"]);
+    let output = boot(engine, "stats", &kernels::flood(100), &["--stats"]);
     assert_eq!(status(&output), 0);
     let words = stderr(&output);
     for part in ["instructions", "MIPS", "blocks", "TLB", "wall", "CPU"] {
         assert!(words.contains(part), "no {part} in: {words}");
+    }
+    // How instructions ran, with the share of each kind.
+    for part in ["copies on the host CPU", "emitted by hand", "Top instructions", "Top blocks"] {
+        assert_eq!(words.contains(part), engine == EngineKind::Jit, "{part}: {words}");
     }
 }
 

@@ -11,7 +11,7 @@ pub(crate) fn loops(c: &mut Criterion) {
     for (engine, runner) in
         [("interp", Runner::interp as fn() -> Runner), ("jit", Runner::jit as fn() -> Runner)]
     {
-        let mut group = c.benchmark_group(engine);
+        let mut group = c.benchmark_group(format!("dispatch {engine}"));
         for program in programs() {
             let mut guest = Guest::new(runner());
             guest.load(&program.code);
@@ -24,7 +24,7 @@ pub(crate) fn loops(c: &mut Criterion) {
 /// Into the engine and out again after one instruction, and after one block.
 pub(crate) fn entries(c: &mut Criterion) {
     let programs = programs();
-    let mut group = c.benchmark_group("engine entry");
+    let mut group = c.benchmark_group("dispatch entry");
     for (name, runner) in [("interp", Runner::interp()), ("jit", Runner::jit())] {
         let mut guest = Guest::new(runner);
         guest.load(&programs[0].code);

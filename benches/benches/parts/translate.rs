@@ -13,7 +13,7 @@ pub(crate) fn cold_and_warm(c: &mut Criterion) {
     {
         let mut guest = Guest::new(runner());
         guest.load(&code);
-        let mut group = c.benchmark_group(format!("{engine} blocks"));
+        let mut group = c.benchmark_group(format!("translate {engine}"));
         group.throughput(Throughput::Elements(BLOCKS as u64));
         group.bench_function("first execution", |b| {
             // Emptying the caches is not what is measured.

@@ -17,7 +17,8 @@ fn count(
     let mut a = CodeAssembler::new(64).expect("a code size");
     program(&mut a).and_then(|()| a.ud2()).expect("room");
     let code = a.assemble(CODE).expect("assembles");
-    let mut engine = Engine::new(Config { threshold, ..Config::default() }).expect("an engine");
+    let config = Config { threshold, exact_limit: limit != u64::MAX, ..Config::default() };
+    let mut engine = Engine::new(config).expect("an engine");
     engine.count_strategies().expect("memory");
     let mut guest = Guest::new(Start::Long, Runner::Jit(Box::new(engine)));
     guest.reset(&with_stack([0; 16]));
@@ -28,7 +29,7 @@ fn count(
     }
     assert!(matches!(end, Ended::Fault(..)), "{end:?}");
     let Runner::Jit(engine) = &guest.runner else { unreachable!("made above") };
-    (engine.stats(), guest.cpu.instructions - before)
+    (engine.stats(), guest.cpu.instructions + engine.counted() - before)
 }
 
 /// Every strategy, a slow path, side exits, calls, and an exit to the engine in each round.

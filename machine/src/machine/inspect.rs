@@ -11,15 +11,6 @@ impl Machine {
         self.vcpus.iter_mut().for_each(|vcpu| vcpu.mmu.keep_translations());
     }
 
-    /// Has translators count instructions by strategy, for [`crate::Stats`]. It costs translated
-    /// code an addition at each block's entry.
-    ///
-    /// # Errors
-    /// [`MachineError::Engine`] where the host refuses memory for the counters.
-    pub fn count_strategies(&mut self) -> Result<(), MachineError> {
-        self.vcpus.iter_mut().try_for_each(|vcpu| Ok(vcpu.engine.count_strategies()?))
-    }
-
     /// Why guest code is interpreted though the translator was asked for: the host refused what it
     /// needs.
     pub fn refusal(&self) -> Option<&jit::EngineError> {

@@ -56,17 +56,6 @@ impl Runner {
         }
     }
 
-    /// Has the translator, where there is one, count instructions by strategy.
-    ///
-    /// # Errors
-    /// The host refuses memory for the counters.
-    pub fn count_strategies(&mut self) -> Result<(), EngineError> {
-        match self {
-            Runner::Interp(_) => Ok(()),
-            Runner::Jit(engine) => engine.count_strategies(),
-        }
-    }
-
     /// The translator, where there is one.
     pub fn translator(&self) -> Option<&jit::Engine> {
         match self {
