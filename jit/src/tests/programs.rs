@@ -47,7 +47,7 @@ fn check_masked(start: Start, mask: u64, program: impl FnOnce(&mut CodeAssembler
 }
 
 #[test]
-fn strings_without_a_prefix() {
+pub(super) fn strings_without_a_prefix() {
     check(Start::Long, |a| {
         let mut top = a.create_label();
         a.mov(rcx, 200u64).unwrap();

@@ -210,9 +210,10 @@ const ROUNDS: u32 = 3000;
 #[test]
 fn every_custom_row_is_compared() {
     use super::{programs, segments};
-    let programs: [fn(); 15] = [
+    let programs: [fn(); 16] = [
         programs::flags_are_pushed,
         programs::conditions,
+        programs::strings_without_a_prefix,
         programs::counted_loops,
         programs::loops_and_flags,
         programs::recursion,
