@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{MEMORY_SIZE, Vga};
+use super::{Changes, MEMORY_SIZE, Vga};
 use crate::bus::{BusDevice, SharedDevice, lock, read_bytes, store_value, value_of, write_bytes};
 use crate::clock::Clock;
 use crate::pci::config::register;
@@ -25,12 +25,18 @@ const MMIO_SIZE: u32 = 0x1000;
 pub struct VgaDevice {
     pub(super) vga: Vga,
     clock: Arc<dyn Clock>,
+    changes: Arc<Changes>,
 }
 
 impl VgaDevice {
     /// Attaches an adapter after reset.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { vga: Vga::new(), clock }
+        Self { vga: Vga::new(), clock, changes: Arc::default() }
+    }
+
+    /// Tells `changes` of every write from now on.
+    pub fn report_changes(&mut self, changes: Arc<Changes>) {
+        self.changes = changes;
     }
 
     /// The adapter, to look at its screen.
@@ -81,6 +87,7 @@ impl BusDevice for VgaDevice {
             0x1cf | 0x1d0 => self.write_dispi(self.vga.dispi.index, value_of(data) as u16),
             _ => write_bytes(offset, data, |port, value| self.vga.registers.write(port, value)),
         }
+        self.changes.note();
     }
 }
 
@@ -103,6 +110,7 @@ impl BusDevice for VgaWindow {
     fn write(&mut self, offset: u64, data: &[u8]) {
         let mut device = lock(&self.0);
         write_bytes(offset, data, |offset, value| device.vga.write_window(offset, value));
+        device.changes.note();
     }
 }
 
@@ -115,7 +123,9 @@ impl BusDevice for LinearWindow {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        lock(&self.0).vga.write_linear(offset, data);
+        let mut device = lock(&self.0);
+        device.vga.write_linear(offset, data);
+        device.changes.note();
     }
 }
 
@@ -141,6 +151,7 @@ impl BusDevice for MmioWindow {
             MMIO_PORTS..0x420 => device.write(offset - MMIO_PORTS + 0x3c0, data),
             MMIO_DISPI..0x516 if data.len() == 2 => {
                 device.write_dispi(((offset - MMIO_DISPI) / 2) as u16, value_of(data) as u16);
+                device.changes.note();
             }
             _ => {}
         }

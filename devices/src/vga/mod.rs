@@ -16,6 +16,7 @@
 //! | `memory.rs` | planes behind the window: latches, write modes |
 //! | `screen.rs` | what a monitor would show: text lines, pixels |
 //! | `mode3.rs` | the text mode that a VGA BIOS leaves |
+//! | `changes.rs` | word of changes for those who look |
 //! | `device.rs` | the attachments |
 //!
 //! Video memory is one array. A planar byte `n` of plane `p` is at `4n + p`; chain-4, and the
@@ -24,6 +25,7 @@
 //! Sources: IBM VGA XGA Technical Reference Manual (1992); Bochs, "VBE DISPI interface"
 //! (vbe.txt); QEMU documentation, docs/specs/standard-vga.
 
+mod changes;
 mod cp437;
 mod device;
 mod dispi;
@@ -34,11 +36,12 @@ mod screen;
 #[cfg(test)]
 mod tests;
 
+pub use changes::Changes;
 pub use device::{
     LinearWindow, MmioWindow, OptionRom, PORTS, VgaDevice, VgaWindow, WINDOW_BASE, WINDOW_SIZE,
     pci_function,
 };
-pub use screen::{Frame, TextScreen};
+pub use screen::{Frame, TextCells, TextScreen};
 
 use serde::{Deserialize, Serialize};
 

@@ -21,6 +21,20 @@ pub struct TextScreen {
     pub cursor: Option<(usize, usize)>,
 }
 
+/// A text screen with its attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextCells {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+    /// By lines from the top: a character, and its attribute: foreground color in bits 3:0,
+    /// background in 7:4.
+    pub cells: Vec<(char, u8)>,
+    /// Column and line of the cursor, if it shows.
+    pub cursor: Option<(usize, usize)>,
+}
+
 /// A picture: 8 bits of red, green and blue for each pixel, by lines from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -126,6 +140,39 @@ impl Vga {
             line.trim_end().to_owned()
         });
         Some(TextScreen { lines: lines.collect(), cursor: self.cursor(&mode) })
+    }
+
+    /// The text on the screen with its attributes; `None` in a graphics mode. Where bit 7 of an
+    /// attribute means blinking, it is left out.
+    pub fn text_cells(&self) -> Option<TextCells> {
+        if !self.is_text() {
+            return None;
+        }
+        let mode = self.text_mode();
+        if !self.registers.display_enabled() {
+            let cells = vec![(' ', 0); mode.columns * mode.rows];
+            return Some(TextCells { columns: mode.columns, rows: mode.rows, cells, cursor: None });
+        }
+        let blink = self.registers.attribute[0x10] & 8 != 0;
+        let mask = if blink { 0x7f } else { 0xff };
+        let mut cells = Vec::with_capacity(mode.columns * mode.rows);
+        for row in 0..mode.rows {
+            for column in 0..mode.columns {
+                let (character, attribute) = self.cell(&mode, column, row);
+                cells.push((CHARACTERS[usize::from(character)], attribute & mask));
+            }
+        }
+        let cursor = self.cursor(&mode);
+        Some(TextCells { columns: mode.columns, rows: mode.rows, cells, cursor })
+    }
+
+    /// The picture's width and height in pixels.
+    pub fn resolution(&self) -> (usize, usize) {
+        if self.dispi.enabled() {
+            return (self.dispi.x.max(1).into(), self.dispi.y.max(1).into());
+        }
+        let frame = self.frame();
+        (frame.width, frame.height)
     }
 
     /// The picture on the screen, in any mode.
@@ -258,28 +305,33 @@ impl Vga {
         let mut frame = Frame::black(dispi.x.into(), dispi.y.into());
         let size = dispi.bytes_per_pixel();
         let (left, top) = (usize::from(dispi.x_offset), usize::from(dispi.y_offset));
-        for y in 0..frame.height {
-            for x in 0..frame.width {
-                let line = (top + y) * dispi.pitch();
-                let color = if dispi.bits == 4 {
-                    let at = (line + (left + x) / 8 * 4) & !3;
+        let palette: Vec<[u8; 3]> = (0..=255).map(|index| self.dac(index)).collect();
+        let planar: Vec<[u8; 3]> = (0..16).map(|pixel| self.attribute_color(pixel)).collect();
+        let lines = frame.rgb.chunks_exact_mut(frame.width * 3);
+        for (y, line) in lines.enumerate() {
+            let start = (top + y) * dispi.pitch();
+            let pixels = line.as_chunks_mut::<3>().0.iter_mut().enumerate();
+            if dispi.bits == 4 {
+                for (x, pixel) in pixels {
+                    let at = (start + (left + x) / 8 * 4) & !3;
                     let planes = memory_slice(&self.memory, at, 4);
                     let bit = 7 - (left + x) % 8;
-                    let pixel = planes
+                    let index = planes
                         .iter()
                         .enumerate()
-                        .fold(0, |pixel, (plane, byte)| pixel | (byte >> bit & 1) << plane);
-                    self.attribute_color(pixel)
-                } else {
-                    let pixel = memory_slice(&self.memory, line + (left + x) * size, size);
-                    match *pixel {
-                        [index] => self.dac(index),
-                        [low, high] => from_16_bits(u16::from_le_bytes([low, high]), dispi.bits),
-                        [blue, green, red] | [blue, green, red, _] => [red, green, blue],
-                        _ => [0; 3],
-                    }
+                        .fold(0, |index, (plane, byte)| index | (byte >> bit & 1) << plane);
+                    *pixel = planar[usize::from(index & 15)];
+                }
+                continue;
+            }
+            let source = memory_slice(&self.memory, start + left * size, frame.width * size);
+            for ((_, pixel), bytes) in pixels.zip(source.chunks_exact(size.max(1))) {
+                *pixel = match *bytes {
+                    [index] => palette[usize::from(index)],
+                    [low, high] => from_16_bits(u16::from_le_bytes([low, high]), dispi.bits),
+                    [blue, green, red] | [blue, green, red, _] => [red, green, blue],
+                    _ => [0; 3],
                 };
-                frame.set(x, y, color);
             }
         }
         frame
