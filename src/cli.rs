@@ -1,6 +1,7 @@
 //! The arguments.
 
 use crate::conform::ConformArgs;
+use crate::display::Display;
 use crate::drive_image::DriveImage;
 use crate::explain::ExplainArgs;
 use crate::status;
@@ -57,15 +58,10 @@ pub(crate) struct RunArgs {
     pub(crate) append: String,
     #[command(flatten)]
     pub(crate) media: MediaArgs,
-    /// The first serial port: the terminal, nothing, or a file to write
-    #[arg(
-        long,
-        value_name = "stdio|none|file:PATH",
-        default_value = "stdio",
-        value_parser = parse_serial,
-        hide_default_value = true
-    )]
-    pub(crate) serial: Serial,
+    /// The first serial port: the terminal, nothing, or a file to write (default: the terminal,
+    /// or nothing where --display text has that)
+    #[arg(long, value_name = "stdio|none|file:PATH", value_parser = parse_serial)]
+    pub(crate) serial: Option<Serial>,
     /// End when the guest resets, rather than boot again
     #[arg(long)]
     pub(crate) no_reboot: bool,
@@ -98,6 +94,19 @@ pub(crate) struct MediaArgs {
     /// Keep what the guest writes aside and drop it at the end; the images stay as they are
     #[arg(long)]
     pub(crate) snapshot: bool,
+    /// The guest's screen and keyboard: nowhere, in the terminal as text (leave with Ctrl-A X), or
+    /// for VNC clients at an address of this host, such as vnc=127.0.0.1:5900
+    #[arg(
+        long,
+        value_name = "none|text|vnc=ADDRESS",
+        value_parser = crate::display::parse,
+        default_value = "none",
+        hide_default_value = true
+    )]
+    pub(crate) display: Display,
+    /// Serve VNC at any address: whoever reaches it sees the screen and types, without a password
+    #[arg(long)]
+    pub(crate) vnc_anywhere: bool,
     /// When the guest ends, write its screen here as a PNG
     #[arg(long, value_name = "FILE")]
     pub(crate) screenshot: Option<PathBuf>,

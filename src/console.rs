@@ -9,7 +9,9 @@ mod output;
 mod signals;
 
 use crate::cli::Serial;
+use crate::display;
 use crate::terminal::RawTerminal;
+use ::display::Source;
 use anyhow::{Context, Result};
 use escape::Action;
 use input::Input;
@@ -31,7 +33,7 @@ const HELP: &str = "\
 \r\nCtrl-A Ctrl-A  send one Ctrl-A\r\n";
 
 /// Locks, whatever happened to another thread that held the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -67,7 +69,13 @@ impl Console {
     ///
     /// # Errors
     /// The file's, or the terminal's.
-    pub(crate) fn open(serial: &Serial, copy: Option<Copy>) -> Result<Console> {
+    ///
+    /// With `screen`, the terminal shows that, not the line.
+    pub(crate) fn open(
+        serial: &Serial,
+        copy: Option<Copy>,
+        screen: Option<Source>,
+    ) -> Result<Console> {
         let current = Current::default();
         let sink = match serial {
             Serial::Stdio => Some(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
@@ -78,10 +86,21 @@ impl Console {
         };
         let output = sink.map(|sink| Output::start(sink, current.clone())).transpose()?;
         let terminal = match serial {
-            Serial::Stdio => RawTerminal::enter().context("terminal")?,
-            Serial::None | Serial::File(_) => None,
+            Serial::Stdio if screen.is_none() => RawTerminal::enter().context("terminal")?,
+            Serial::None | Serial::File(_) if screen.is_some() => {
+                let terminal = RawTerminal::enter_screen().context("terminal")?;
+                Some(terminal.context("--display text needs a terminal")?)
+            }
+            Serial::Stdio | Serial::None | Serial::File(_) => None,
         };
         let signals = Signals::watch(current.clone(), terminal.as_ref().map(|t| t.restorer()))?;
+        if let (Some(source), Some(terminal)) = (screen, &terminal) {
+            let current = current.clone();
+            let quit = move || {
+                current.quit();
+            };
+            display::show_text(source, terminal.restorer(), quit).context("text display")?;
+        }
         let input = match serial {
             Serial::Stdio => Some(Input::start()?),
             Serial::None | Serial::File(_) => None,

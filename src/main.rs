@@ -8,6 +8,7 @@ mod cli;
 mod conform;
 mod console;
 mod demo;
+mod display;
 mod drive_image;
 mod explain;
 mod lockstep;

@@ -1,6 +1,7 @@
 //! The drives and the screen of `ringshift run`, and the firmware that boots from them.
 
 use crate::cli::{BootFrom, MediaArgs};
+use crate::display::Display;
 use crate::drive_image::DriveImage;
 use anyhow::{Context, Result, bail};
 use machine::block::{BlockDevice, Medium};
@@ -17,6 +18,8 @@ pub(crate) struct OpenMedia {
     bios: Vec<u8>,
     vga_bios: Option<Vec<u8>>,
     drives: Drives,
+    /// Firmware shows its screen on COM1, where it shows nowhere else.
+    serial_console: bool,
     boot: BootOrder,
 }
 
@@ -31,7 +34,7 @@ impl OpenMedia {
         Firmware {
             bios: self.bios.clone(),
             vga_bios: self.vga_bios.clone(),
-            serial_console: true,
+            serial_console: self.serial_console,
             drives: self.drives.clone(),
             boot: self.boot,
         }
@@ -83,7 +86,7 @@ impl MediaArgs {
         // Beside a kernel there is a screen where somebody looks at it. Without the ROM there is no
         // font, which the text display does without.
         let (bios, vga_bios) = if kernel {
-            let screen = self.screenshot.is_some();
+            let screen = self.screenshot.is_some() || self.display != Display::None;
             (Vec::new(), screen.then(|| firmware::vga_bios().unwrap_or_default()))
         } else {
             (firmware::bios(self.bios.as_deref())?, Some(firmware::vga_bios()?))
@@ -96,6 +99,7 @@ impl MediaArgs {
                 cdroms: open("cdrom", &self.cdrom, true)?,
                 floppies: open("floppy", &self.floppy, false)?,
             },
+            serial_console: self.display == Display::None,
             boot: self.order(),
         })
     }

@@ -1,6 +1,7 @@
 //! `ringshift run`: boots a kernel from files, or drives through firmware.
 
-use crate::cli::{BootFrom, MediaArgs, RunArgs};
+use crate::cli::{BootFrom, MediaArgs, RunArgs, Serial};
+use crate::display::Display;
 use crate::drive_image::DriveImage;
 use crate::lockstep;
 use crate::session::{self, Session};
@@ -92,7 +93,7 @@ fn run_kernel(args: &RunArgs, media: &MediaArgs, path: &Path) -> Result<ExitCode
         kernel: Some(kernel),
         media,
         machine: &args.machine,
-        serial: args.serial.clone(),
+        serial: args.serial()?,
         no_reboot: args.no_reboot,
         copy: None,
     }
@@ -110,7 +111,7 @@ fn run_drives(args: &RunArgs, media: &MediaArgs) -> Result<ExitCode> {
         kernel: None,
         media,
         machine: &args.machine,
-        serial: args.serial.clone(),
+        serial: args.serial()?,
         no_reboot: args.no_reboot,
         copy: None,
     }
@@ -143,6 +144,20 @@ fn unpack(image: Vec<u8>, limit: u64) -> Result<Vec<u8>> {
         bail!("unpacked, it is larger than the {limit} bytes of guest memory (see --memory)");
     }
     Ok(content)
+}
+
+impl RunArgs {
+    /// Where the first serial port goes: the terminal has room for one.
+    fn serial(&self) -> Result<Serial> {
+        match (&self.serial, &self.media.display) {
+            (Some(Serial::Stdio), Display::Text) => bail!(
+                "--display text and --serial stdio both want the terminal: give --serial file:PATH or none"
+            ),
+            (Some(serial), _) => Ok(serial.clone()),
+            (None, Display::Text) => Ok(Serial::None),
+            (None, Display::None | Display::Vnc(_)) => Ok(Serial::Stdio),
+        }
+    }
 }
 
 /// Reads a file that must fit `limit` bytes of guest memory: the path may name a pipe or a device

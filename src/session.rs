@@ -3,6 +3,8 @@
 
 use crate::cli::{Engine, MachineArgs, MediaArgs, Serial};
 use crate::console::{Console, Copy};
+use crate::display::{self, Display};
+use ::display::Source;
 use anyhow::{Context, Result};
 use machine::{Config, EngineKind, Kernel, Machine, StopReason, VgaDevice};
 use std::path::Path;
@@ -27,8 +29,17 @@ impl Session<'_> {
     pub(crate) fn run(self) -> Result<StopReason> {
         let engine = engine(self.machine.engine);
         let deadline = self.machine.timeout.map(|time| Instant::now() + time);
-        let console = Console::open(&self.serial, self.copy)?;
         let media = self.media.open(self.kernel.is_some())?;
+        let display = &self.media.display;
+        let source = Source::default();
+        let _server = match display {
+            Display::Vnc(address) => {
+                Some(display::serve(address, self.media.vnc_anywhere, source.clone())?)
+            }
+            Display::None | Display::Text => None,
+        };
+        let screen = (*display == Display::Text).then(|| source.clone());
+        let console = Console::open(&self.serial, self.copy, screen)?;
         let reason = loop {
             let config = Config {
                 memory: self.machine.memory,
@@ -52,6 +63,7 @@ impl Session<'_> {
                 );
             }
             let display = machine.display();
+            source.attach(display.clone(), machine.keyboard());
             console.attach(&machine);
             if self.machine.strict {
                 machine.set_strict();

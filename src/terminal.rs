@@ -1,13 +1,20 @@
 //! The terminal in raw mode, and back however the process ends.
 
-use rustix::stdio::stdin;
+use rustix::stdio::{stdin, stdout};
 use rustix::termios::{self, OptionalActions, OutputModes, Termios};
-use std::io;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Puts the terminal back as it was found, once; from any thread, as often as one likes.
 #[derive(Clone)]
-pub(crate) struct Restorer(Arc<Mutex<Option<Termios>>>);
+pub(crate) struct Restorer(Arc<Mutex<Option<Saved>>>);
+
+/// The terminal as it was found.
+struct Saved {
+    modes: Termios,
+    /// The alternate screen is to be left.
+    screen: bool,
+}
 
 impl Restorer {
     /// Puts the terminal back.
@@ -15,8 +22,17 @@ impl Restorer {
         let saved = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(saved) = saved {
             // Nobody to tell: the terminal is gone.
-            let _ = termios::tcsetattr(stdin(), OptionalActions::Drain, &saved);
+            if saved.screen {
+                // Not by way of the standard library, whose lock a painter may hold.
+                let _ = rustix::io::write(stdout(), display::text::LEAVE.as_bytes());
+            }
+            let _ = termios::tcsetattr(stdin(), OptionalActions::Drain, &saved.modes);
         }
+    }
+
+    /// Whether that was done.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 }
 
@@ -33,6 +49,22 @@ impl RawTerminal {
     /// # Errors
     /// The terminal's.
     pub(crate) fn enter() -> io::Result<Option<RawTerminal>> {
+        RawTerminal::enter_as(false)
+    }
+
+    /// As [`RawTerminal::enter`], and shows the alternate screen at standard output. `None` also if
+    /// that is no terminal.
+    ///
+    /// # Errors
+    /// The terminal's.
+    pub(crate) fn enter_screen() -> io::Result<Option<RawTerminal>> {
+        if !termios::isatty(stdout()) {
+            return Ok(None);
+        }
+        RawTerminal::enter_as(true)
+    }
+
+    fn enter_as(screen: bool) -> io::Result<Option<RawTerminal>> {
         if !is_ours() {
             return Ok(None);
         }
@@ -40,10 +72,16 @@ impl RawTerminal {
         let mut raw = saved.clone();
         raw.make_raw();
         raw.output_modes = saved.output_modes | OutputModes::OPOST;
+        let saved = Saved { modes: saved, screen };
         let restorer = Restorer(Arc::new(Mutex::new(Some(saved))));
         restore_before_panic_message(restorer.clone());
         let guard = RawTerminal(restorer);
         termios::tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+        if screen {
+            let mut output = io::stdout().lock();
+            output.write_all(display::text::ENTER.as_bytes())?;
+            output.flush()?;
+        }
         Ok(Some(guard))
     }
 

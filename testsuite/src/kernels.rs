@@ -92,6 +92,30 @@ pub fn triple_fault() -> Vec<u8> {
     })
 }
 
+/// Writes "On the screen" to the VGA's text screen, in white on blue, then powers off when the
+/// keyboard's A goes down.
+pub fn screen() -> Vec<u8> {
+    const SCREEN: u32 = 0xB_8000;
+    const KEY_A: i32 = 0x1E;
+    assemble(|a| {
+        let mut wait = a.create_label();
+        a.mov(edi, SCREEN)?;
+        for byte in b"On the screen" {
+            a.mov(word_ptr(edi), 0x1F00 | u32::from(*byte))?;
+            a.add(edi, 2)?;
+        }
+        a.set_label(&mut wait)?;
+        a.pause()?;
+        a.in_(al, 0x64)?;
+        a.test(al, 1)?;
+        a.jz(wait)?;
+        a.in_(al, 0x60)?;
+        a.cmp(al, KEY_A)?;
+        a.jne(wait)?;
+        power_off(a)
+    })
+}
+
 /// Runs forever.
 pub fn spin() -> Vec<u8> {
     assemble(|a| {
