@@ -16,6 +16,8 @@ testsuite::both_engines! {
     keys_reach_the_guest_one_by_one,
     leaving_a_guest_that_does_not_listen,
     signals_restore_the_terminal,
+    the_text_display_shows_the_screen_and_types,
+    leaving_the_text_display,
 }
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -32,6 +34,10 @@ struct Session {
 
 impl Session {
     fn start(engine: EngineKind, name: &str, image: &[u8]) -> Session {
+        Session::with(engine, name, image, &[])
+    }
+
+    fn with(engine: EngineKind, name: &str, image: &[u8], arguments: &[&str]) -> Session {
         let engine = match engine {
             EngineKind::Interp => "interp",
             EngineKind::Jit => "jit",
@@ -51,6 +57,7 @@ impl Session {
         let child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
             .args(["run", "--engine", engine, "--memory", "32M", "--timeout", "60", "--kernel"])
             .arg(&kernel)
+            .args(arguments)
             .stdin(end())
             .stdout(end())
             .stderr(end())
@@ -153,4 +160,40 @@ fn signals_restore_the_terminal(engine: EngineKind) {
         kill_process(pid, signal).unwrap();
         assert_eq!(session.finish().signal(), Some(signal.as_raw()));
     }
+}
+
+const ENTER: &str = "\x1b[?1049h";
+const LEAVE: &str = "\x1b[?1049l";
+
+fn the_text_display_shows_the_screen_and_types(engine: EngineKind) {
+    let image = kernels::screen();
+    let mut session = Session::with(engine, "tty-screen", &image, &["--display", "text"]);
+    session.wait_for(ENTER);
+    session.wait_for("On");
+    session.wait_for("screen");
+    assert!(session.is_raw());
+    session.press(b"\x01h");
+    session.wait_for("Ctrl-Alt-Delete");
+    // The key that ends the help is not for the guest.
+    session.press(b"a");
+    session.wait_for("screen");
+    session.press(b"b\x1b[Aa");
+    session.wait_for(LEAVE);
+    assert_eq!(session.finish().code(), Some(0));
+}
+
+fn leaving_the_text_display(engine: EngineKind) {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::os::unix::process::ExitStatusExt;
+    let start = |name| Session::with(engine, name, &kernels::screen(), &["--display", "text"]);
+    let mut session = start("tty-screen-left");
+    session.wait_for("screen");
+    session.press(b"\x01x");
+    session.wait_for(LEAVE);
+    assert_eq!(session.finish().code(), Some(0));
+    let mut session = start("tty-screen-killed");
+    session.wait_for("screen");
+    kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
+    session.wait_for(LEAVE);
+    assert_eq!(session.finish().signal(), Some(Signal::TERM.as_raw()));
 }
