@@ -112,7 +112,9 @@ pub(crate) fn show_text(
 }
 
 fn paint(source: &Source, overlay: &Mutex<Overlay>, restorer: &Restorer) {
-    let (columns, rows) = crossterm::terminal::size().unwrap_or((80, 25));
+    // Not every terminal knows its size.
+    let size = crossterm::terminal::size().ok().filter(|&(columns, rows)| columns > 0 && rows > 0);
+    let (columns, rows) = size.unwrap_or((80, 25));
     let mut painter = Painter::new(columns.into(), rows.into());
     let mut seen = None;
     while !restorer.is_restored() {
