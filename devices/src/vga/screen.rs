@@ -101,6 +101,11 @@ impl Vga {
         (self.crtc(0x12) | (overflow & 2) << 7 | (overflow & 0x40) << 3) + 1
     }
 
+    /// The last scan line before the split screen, whose lower part begins at address 0.
+    fn line_compare(&self) -> usize {
+        self.crtc(0x18) | (self.crtc(7) & 0x10) << 4 | (self.crtc(9) & 0x40) << 3
+    }
+
     fn text_mode(&self) -> TextMode {
         let char_height = (self.crtc(9) & 0x1f) + 1;
         TextMode {
@@ -115,7 +120,12 @@ impl Vga {
 
     /// Character and attribute of a cell.
     fn cell(&self, mode: &TextMode, column: usize, row: usize) -> (u8, u8) {
-        let at = (mode.start + row * mode.pitch + column) & 0xffff;
+        let at = match (row * mode.char_height).checked_sub(self.line_compare() + 1) {
+            None => mode.start + row * mode.pitch,
+            // The lower part of a split screen.
+            Some(below) => below.div_ceil(mode.char_height) * mode.pitch,
+        };
+        let at = (at + column) & 0xffff;
         let cell = memory_slice(&self.memory, at * 4, 2);
         (cell.first().copied().unwrap_or(0), cell.get(1).copied().unwrap_or(0))
     }
@@ -272,14 +282,29 @@ impl Vga {
         let height = lines / repeat;
         let start = self.crtc(0xc) << 8 | self.crtc(0xd);
         let pitch = self.crtc(0x13) * 2;
+        // Panning moves the picture left by dots; below the split only where the mode says so.
+        let panning = usize::from(registers.attribute[0x13] & 7);
+        let panning = if wide { panning / 2 } else { panning };
+        let pans_below = registers.attribute[0x10] & 0x20 == 0;
+        let split = self.line_compare() + 1;
         let mut frame = Frame::black(width, height);
         for y in 0..frame.height {
-            let (row, bank) = if cga_banks { (y / 2, (y & 1) * 0x2000) } else { (y, 0) };
+            let below = (y * repeat).checked_sub(split).map(|lines| lines.div_ceil(repeat));
+            let (start, left, line_number) = match below {
+                None => (start, panning, y),
+                Some(line) => (0, if pans_below { panning } else { 0 }, line),
+            };
+            let (row, bank) = if cga_banks {
+                (line_number / 2, (line_number & 1) * 0x2000)
+            } else {
+                (line_number, 0)
+            };
             let line = start + row * pitch;
-            for x in 0..frame.width {
+            for column in 0..frame.width {
+                let x = column + left;
                 let byte = |at: usize| self.memory.get(at).copied().unwrap_or(0);
                 let color = if wide {
-                    self.dac(byte(line * 4 + x))
+                    self.dac(byte((line * 4 + x) & 0x3_ffff))
                 } else if packed {
                     // Two bits a pixel, even and odd bytes in planes 0 and 1.
                     let at = line + x / 8 + bank;
@@ -294,7 +319,7 @@ impl Vga {
                     });
                     self.attribute_color(pixel)
                 };
-                frame.set(x, y, color);
+                frame.set(column, y, color);
             }
         }
         frame

@@ -153,6 +153,67 @@ fn vbe_modes_are_linear() {
     assert_eq!(u16::from_le_bytes(id), 0xb0c5);
 }
 
+/// The registers of mode 13h that matter here: 320 × 200, 256 colors, chain-4.
+fn set_mode_13h(device: &mut VgaDevice) {
+    device.set_text_mode(&[]);
+    device.write(0x3c2, &[0x63]);
+    for (index, value) in [(1, 0x01), (2, 0x0f), (4, 0x0e)] {
+        indexed(device, 0x3c4, index, value);
+    }
+    for (index, value) in [(9, 0x41), (0x14, 0x40)] {
+        indexed(device, 0x3d4, index, value);
+    }
+    for (index, value) in [(5, 0x40), (6, 0x05)] {
+        indexed(device, 0x3ce, index, value);
+    }
+    device.read(0x3da, &mut [0]);
+    for (index, value) in [(0x10, 0x41), (0x13, 0x00)] {
+        device.write(0x3c0, &[index]);
+        device.write(0x3c0, &[value]);
+    }
+    device.write(0x3c0, &[0x20]);
+}
+
+#[test]
+fn mode_13h_splits_and_pans() {
+    let device = Arc::new(Mutex::new(device()));
+    set_mode_13h(&mut lock(&device));
+    let mut window = VgaWindow::new(device.clone());
+    window.write(0, &[1; 8]);
+    window.write(320 * 100 + 7, &[4]);
+    let blue = [0, 0, 0xaa];
+    let pixel = |x: usize, y: usize| -> [u8; 3] {
+        let frame = lock(&device).vga().frame();
+        assert_eq!((frame.width, frame.height), (320, 200));
+        frame.rgb[(y * 320 + x) * 3..][..3].try_into().unwrap()
+    };
+    assert_eq!([pixel(0, 0), pixel(7, 100)], [blue, [0xaa, 0, 0]]);
+    // Start at line 100; from scan line 200 (line 100 of the picture) on, address 0.
+    {
+        let mut device = lock(&device);
+        let start = 320 * 100 / 4u16;
+        indexed(&mut device, 0x3d4, 0x0c, (start >> 8) as u8);
+        indexed(&mut device, 0x3d4, 0x0d, start as u8);
+        indexed(&mut device, 0x3d4, 0x18, 199);
+        indexed(&mut device, 0x3d4, 0x11, 0);
+        indexed(&mut device, 0x3d4, 0x07, 0x0f);
+        indexed(&mut device, 0x3d4, 0x09, 0x01);
+    }
+    assert_eq!([pixel(7, 0), pixel(0, 100)], [[0xaa, 0, 0], blue]);
+    // Two pixels to the left, but not below the split.
+    {
+        let mut device = lock(&device);
+        device.read(0x3da, &mut [0]);
+        for (index, value) in [(0x10, 0x61), (0x13, 0x04)] {
+            device.write(0x3c0, &[index]);
+            device.write(0x3c0, &[value]);
+        }
+        device.write(0x3c0, &[0x20]);
+    }
+    assert_eq!([pixel(5, 0), pixel(7, 100)], [[0xaa, 0, 0], blue]);
+    assert_ne!(pixel(8, 100), blue);
+}
+
 #[test]
 fn protected_crtc_registers_hold() {
     let mut device = device();
