@@ -156,8 +156,8 @@ pub(crate) struct MachineArgs {
         value_parser = clap::value_parser!(u32).range(1..=i64::from(machine::MAX_CPUS))
     )]
     pub(crate) cpus: u32,
-    /// The processor: host, with features taken away or its vendor changed, such as
-    /// host,-x2apic,vendor=GenuineIntel
+    /// The processor: host, 486, pentium, core2, x86-64-v2, x86-64-v3 or x86-64-v4, with features
+    /// added or taken away or its vendor changed, such as host,-x2apic,vendor=GenuineIntel
     #[arg(long, value_name = "MODEL", default_value = "host")]
     pub(crate) cpu: machine::Model,
     /// What executes guest code

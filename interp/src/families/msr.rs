@@ -41,7 +41,7 @@ fn write_only(_: &Cpu, _: &Mmu) -> Result<u64, Fault> {
 
 /// Immunities reported in IA32_ARCH_CAPABILITIES (SDM vol. 4, table 2-2): RDCL_NO, IBRS_ALL,
 /// SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
-/// BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO. A guest's kernel shares no host address space with what it
+/// BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO. A guest's kernel shares no host address space with what it
 /// could leak from: its mitigations would cost and give nothing.
 const ARCH_CAPABILITIES: u64 = 1 << 0
     | 1 << 1
@@ -56,7 +56,8 @@ const ARCH_CAPABILITIES: u64 = 1 << 0
     | 1 << 20
     | 1 << 24
     | 1 << 26
-    | 1 << 27;
+    | 1 << 27
+    | 1 << 62;
 
 /// IA32_MTRRCAP: 8 variable ranges, fixed ranges, write combining.
 const MTRRCAP: u64 = 8 | 1 << 8 | 1 << 10;

@@ -179,4 +179,5 @@ features! {
     InvariantTsc 0x8000_0007/0 Edx[8] Engine,
     // Leaf 0x80000008, EBX.
     Clzero       0x8000_0008/0 Ebx[0] Host,
+    Xsaveerptr   0x8000_0008/0 Ebx[2] Host,
 }

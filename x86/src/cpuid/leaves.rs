@@ -1,7 +1,8 @@
 //! The leaves, one function arm each.
 
+use super::base::{self, Identity};
 use super::features::{FEATURES, Line, Register};
-use super::{Feature, Policy, Vendor};
+use super::{Base, Feature, Policy, Vendor};
 use crate::Cpu;
 use crate::control::{cr4, xcr0};
 use std::arch::x86_64::__cpuid_count;
@@ -67,6 +68,12 @@ impl Host {
         value >> line.bit & 1 != 0
     }
 
+    /// Shows another processor than the host's.
+    pub(super) fn become_model(&mut self, identity: &Identity) {
+        self.signature = identity.signature;
+        self.brand = base::brand_leaves(identity.brand);
+    }
+
     pub(super) fn physical_bits(&self) -> u8 {
         if self.max_extended >= 0x8000_0008 { host(0x8000_0008, 0).eax as u8 } else { 36 }
     }
@@ -104,6 +111,19 @@ pub(super) fn query(
     // Beyond the last leaf, Intel answers with the last basic one, AMD with zeroes; zeroes are
     // what software of either kind survives.
     let mut r = CpuidResult::default();
+    let identity = policy.base.identity();
+    let max_basic = identity.as_ref().map_or(MAX_BASIC, |identity| identity.max_basic);
+    let max_extended = identity.as_ref().map_or(MAX_EXTENDED, |identity| identity.max_extended);
+    let last = match leaf >> 28 {
+        0 => max_basic,
+        // The hypervisor's leaves.
+        4 if policy.has(Feature::Hypervisor) => u32::MAX,
+        8 => max_extended,
+        _ => 0,
+    };
+    if leaf > last {
+        return r;
+    }
     // Only these leaves look at ECX.
     let subleaf = if matches!(leaf, 4 | 7 | 0xB | 0xD) { subleaf } else { 0 };
     for (i, line) in FEATURES.iter().enumerate() {
@@ -115,12 +135,17 @@ pub(super) fn query(
     match leaf {
         0 => {
             r = policy.host.vendor;
-            r.eax = MAX_BASIC;
+            r.eax = max_basic;
         }
         1 => {
             r.eax = policy.host.signature;
             // CLFLUSH line of 8 × 8 bytes, logical processors, initial APIC ID.
-            r.ebx |= 8 << 8 | count.min(255) << 16 | cpu.apic_id << 24;
+            if policy.has(Feature::Clfsh) {
+                r.ebx |= 8 << 8;
+            }
+            if policy.has(Feature::Apic) {
+                r.ebx |= count.min(255) << 16 | cpu.apic_id << 24;
+            }
             if count > 1 {
                 r.edx |= 1 << 28;
             }
@@ -154,9 +179,9 @@ pub(super) fn query(
         0x4000_0001 => r.eax = KVM_FEATURES,
         0x8000_0000 => {
             r = policy.host.vendor;
-            r.eax = MAX_EXTENDED;
+            r.eax = max_extended;
             if !policy.is_amd() {
-                r = CpuidResult { eax: MAX_EXTENDED, ..CpuidResult::default() };
+                r = CpuidResult { eax: max_extended, ..CpuidResult::default() };
             }
         }
         0x8000_0001 => {
@@ -167,14 +192,16 @@ pub(super) fn query(
             }
         }
         0x8000_0002..=0x8000_0004 => r = policy.host.brand[(leaf - 0x8000_0002) as usize],
+        0x8000_0006 if policy.base != Base::Host => r.ecx = base::LEVEL_2,
+        0x8000_0005 if policy.base != Base::Host => {}
         0x8000_0005 | 0x8000_0006 if policy.host.max_extended >= leaf => r = host(leaf, 0),
         0x8000_0008 => {
             let linear = if policy.has(Feature::La57) { 57 } else { 48 };
             r.eax = u32::from(policy.physical_bits) | linear << 8;
             if policy.is_amd() {
-                // IBPB, IBRS, STIBP, SSBD, BTC_NO: speculation controls that cost nothing here,
-                // and immunity, so that the guest needs no thunks.
-                r.ebx |= 1 << 12 | 1 << 14 | 1 << 15 | 1 << 24 | 1 << 29;
+                // IBPB, IBRS, STIBP, SSBD, BTC_NO, IBPB_RET: speculation controls that cost nothing
+                // here, and immunity, so that the guest needs no thunks.
+                r.ebx |= 1 << 12 | 1 << 14 | 1 << 15 | 1 << 24 | 1 << 29 | 1 << 30;
                 r.ecx = (count - 1) | id_bits(count) << 12;
             }
         }
@@ -196,10 +223,19 @@ fn id_bits(count: u32) -> u32 {
 
 /// Leaf 4 on Intel: the host's caches, each private to one vCPU but for the last level.
 fn deterministic_cache(policy: &Policy, subleaf: u32, count: u32) -> CpuidResult {
-    if policy.is_amd() || policy.host.vendor.eax < 4 || subleaf > 3 {
+    if policy.is_amd() || subleaf > 3 {
         return CpuidResult::default();
     }
-    let mut r = host(4, subleaf);
+    let mut r = match policy.base {
+        Base::Host if policy.host.vendor.eax < 4 => CpuidResult::default(),
+        Base::Host => host(4, subleaf),
+        Base::I486
+        | Base::Pentium
+        | Base::Core2
+        | Base::X86_64V2
+        | Base::X86_64V3
+        | Base::X86_64V4 => base::cache(subleaf).unwrap_or_default(),
+    };
     if r.eax & 0x1F == 0 {
         return CpuidResult::default();
     }

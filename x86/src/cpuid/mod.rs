@@ -1,10 +1,12 @@
 //! What CPUID tells the guest: a policy masked to what the host and the engines really have
 //! (SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E).
 
+mod base;
 mod features;
 mod leaves;
 mod model;
 
+pub use base::Base;
 pub use features::{FEATURES, Feature, Line, Register, Rule};
 pub use leaves::{CpuidResult, XSAVE_COMPONENTS};
 pub use model::{Model, ModelError, Vendor};
@@ -22,6 +24,8 @@ pub struct Policy {
     host: Host,
     /// Whose name is in `host`.
     vendor: Vendor,
+    /// Which processor this is.
+    base: Base,
     /// vCPUs in the machine.
     pub cpu_count: u32,
     /// Width of physical addresses in bits: reserved bits in paging structures start here.
@@ -46,7 +50,30 @@ impl Policy {
         }
         let physical_bits = host.physical_bits().clamp(36, 48);
         let vendor = host.vendor();
-        Policy { offered, host, vendor, cpu_count, physical_bits, tsc_khz: 0 }
+        Policy { offered, host, vendor, base: Base::Host, cpu_count, physical_bits, tsc_khz: 0 }
+    }
+
+    /// A named processor, without the features of `without` and what cannot be had without those.
+    /// The second value is what the host lacks of the rest.
+    pub fn named(cpu_count: u32, base: Base, without: &[Feature]) -> (Policy, Vec<Feature>) {
+        let mut policy = Policy::host(cpu_count);
+        let mut wanted = policy.clone();
+        if let Some(identity) = base.identity() {
+            wanted.offered =
+                base.features().into_iter().flatten().fold(0, |bits, f| bits | 1 << f as u32);
+            policy.physical_bits = policy.physical_bits.min(identity.physical_bits);
+            policy.host.become_model(&identity);
+            policy.set_vendor(Vendor::Intel);
+            policy.base = base;
+        }
+        for &feature in without {
+            wanted.remove(feature);
+        }
+        let lacking = wanted.offered & !policy.offered;
+        let missing = FEATURES.iter().map(|line| line.feature);
+        let missing = missing.filter(|&f| lacking >> f as u32 & 1 != 0).collect();
+        policy.offered &= wanted.offered;
+        (policy, missing)
     }
 
     /// [`Policy::host`] for one vCPU, made once: CPUID is slow where the host is itself virtual.
@@ -67,6 +94,24 @@ impl Policy {
             if line.needs.contains(&feature) && self.has(line.feature) {
                 self.remove(line.feature);
             }
+        }
+    }
+
+    /// Offers a feature that host and engines have, and what it needs, but nothing of `without`.
+    pub(super) fn add(&mut self, feature: Feature, without: &[Feature]) {
+        let line = FEATURES.iter().find(|line| line.feature == feature);
+        let available = |line: &&Line| match line.rule {
+            Rule::Host => Host::read().has(line),
+            Rule::Engine => true,
+        };
+        let Some(line) = line.filter(available).filter(|_| !without.contains(&feature)) else {
+            return;
+        };
+        for &needed in line.needs {
+            self.add(needed, without);
+        }
+        if line.needs.iter().all(|&needed| self.has(needed)) {
+            self.offered |= 1 << feature as u32;
         }
     }
 
@@ -100,9 +145,10 @@ impl Policy {
     /// CR4 bits that the guest may set.
     pub fn cr4_mask(&self) -> u64 {
         let bit = |feature, mask| if self.has(feature) { mask } else { 0 };
-        cr4::TSD
-            | cr4::PCE
-            | cr4::OSXMMEXCPT
+        bit(Feature::Tsc, cr4::TSD)
+            // RDPMC came with MMX.
+            | bit(Feature::Mmx, cr4::PCE)
+            | bit(Feature::Sse, cr4::OSXMMEXCPT)
             | bit(Feature::Vme, cr4::VME | cr4::PVI)
             | bit(Feature::De, cr4::DE)
             | bit(Feature::Pse, cr4::PSE)
