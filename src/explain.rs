@@ -112,7 +112,6 @@ fn booted(args: &ExplainArgs, path: &Path) -> Result<Explanation> {
         initrd,
         modules: Vec::new(),
         command_line: args.append.clone(),
-        ..Kernel::default()
     };
     let what = match &args.at {
         Some(at) => format!("until the block at {at} has been translated"),
