@@ -22,6 +22,7 @@ use signals::Signals;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -39,17 +40,22 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The machine that runs at the moment, if any; after a reset it is another one.
 #[derive(Clone, Default)]
-struct Current(Arc<Mutex<Option<Arc<Control>>>>);
+struct Current {
+    control: Arc<Mutex<Option<Arc<Control>>>>,
+    /// The user has left: a machine that comes later is stopped too.
+    left: Arc<AtomicBool>,
+}
 
 impl Current {
     /// Stops the machine for the user. Returns false if there is none.
     fn quit(&self) -> bool {
-        let control = lock(&self.0).clone();
+        self.left.store(true, Ordering::SeqCst);
+        let control = lock(&self.control).clone();
         control.inspect(|control| control.stop(StopReason::Quit)).is_some()
     }
 
     fn is_stopping(&self) -> bool {
-        lock(&self.0).as_ref().is_some_and(|control| control.is_stopping())
+        lock(&self.control).as_ref().is_some_and(|control| control.is_stopping())
     }
 }
 
@@ -128,12 +134,12 @@ impl Console {
 
     /// Makes `machine` the one that the console talks to.
     pub(crate) fn attach(&self, machine: &Machine) {
-        *lock(&self.current.0) = Some(machine.control());
+        *lock(&self.current.control) = Some(machine.control());
         if let Some(input) = &self.input {
             input.attach(machine.serial());
         }
-        // A signal may have come while there was nothing to stop.
-        if self.signals.caught().is_some() {
+        // A signal, or a key, may have come while there was nothing to stop.
+        if self.signals.caught().is_some() || self.current.left.load(Ordering::SeqCst) {
             self.current.quit();
         }
     }

@@ -124,8 +124,9 @@ fn write_canonical(cpu: &Cpu, value: u64) -> Result<u64, Fault> {
 }
 
 fn write_spec_ctrl(cpu: &mut Cpu, _: &mut Mmu, value: u64) -> Result<(), Fault> {
-    // IBRS, STIBP, SSBD.
-    if value & !7 != 0 || !cpu.policy.has(Feature::SpecCtrl) {
+    // IBRS, STIBP, SSBD; BHI_DIS_S, which only Intel has.
+    let known = if cpu.policy.is_amd() { 7 } else { 7 | 1 << 10 };
+    if value & !known != 0 || !cpu.policy.has(Feature::SpecCtrl) {
         return Err(Fault::GP0);
     }
     cpu.spec_ctrl = value;

@@ -9,7 +9,7 @@ use devices::hpet;
 use devices::legacy::reset;
 use vm_memory::{Bytes, GuestAddress};
 use x86::Cpu;
-use x86::cpuid::Policy;
+use x86::cpuid::{Feature, Policy};
 
 pub(super) fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
     let leaf1 = policy.query(1, 0, cpu, true);
@@ -41,6 +41,8 @@ impl Machine {
         kernel: &crate::config::Kernel,
         memory_size: u64,
     ) -> Result<(), MachineError> {
+        // Without long mode a 64-bit kernel is entered as old boot loaders do, and says so itself.
+        let long_mode = self.vcpus[0].cpu.policy.has(Feature::LongMode);
         let board = &self.chipset.board;
         let tables = acpi::build(board, acpi::TABLES_BASE, boot::vectors::HANDLERS)?;
         let memory = self.ram.guest_memory()?;
@@ -68,7 +70,7 @@ impl Machine {
                 memory_map: &map,
                 rsdp: Some(tables.rsdp),
                 text_screen: board.vga,
-                protocol: Protocol::Best,
+                protocol: if long_mode { Protocol::Best } else { Protocol::Linux32 },
             },
         )
         .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })?;

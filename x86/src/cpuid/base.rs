@@ -55,7 +55,8 @@ const X86_64: &[Feature] = &[
     Fpu, Vme, De, Pse, Tsc, Msr, Pae, Mce, Cx8, Apic, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clfsh,
     Mmx, Fxsr, Sse, Sse2, Syscall, Nx, LongMode,
 ];
-const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm];
+/// With the immunities of the engines, or kernels take the mitigations of its time.
+const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm, SpecCtrl, Stibp, Ssbd, ArchCapabilities];
 const V2: &[Feature] = &[Sse3, Ssse3, Sse41, Sse42, Popcnt, Cx16, LahfLm];
 const V3: &[Feature] = &[Xsave, Avx, Avx2, Bmi1, Bmi2, F16c, Fma, Lzcnt, Movbe];
 const V4: &[Feature] = &[Avx512F, Avx512Bw, Avx512Cd, Avx512Dq, Avx512Vl];

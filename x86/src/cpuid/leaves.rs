@@ -163,8 +163,11 @@ pub(super) fn query(
                 r.ecx |= 1 << 4;
             }
             // The last subleaf.
-            r.eax = 1;
+            r.eax = 2;
         }
+        // BHI_CTRL: branch history can be kept to its own mode, which costs nothing here, while
+        // kernels that do not find it clear the history by a loop.
+        7 if subleaf == 2 && !policy.is_amd() && policy.has(Feature::SpecCtrl) => r.edx |= 1 << 4,
         0xB => r = topology(subleaf, count, cpu.apic_id),
         0xD => r = xsave(policy, subleaf, cpu, r),
         0x4000_0000 => {
