@@ -222,7 +222,10 @@ impl Comparer<'_> {
     fn flags(&mut self, a: u64, b: u64) {
         let undefined = if self.completed { undefined_flags(&self.insn) } else { 0 };
         let mut differ = a ^ b;
-        for (mask, bits) in [(Mask::UndefinedFlags, undefined), (Mask::ResumeFlag, flags::RF)] {
+        let repeats = self.insn.is_string_instruction()
+            && (self.insn.has_rep_prefix() || self.insn.has_repne_prefix());
+        let resume = if repeats { flags::RF } else { 0 };
+        for (mask, bits) in [(Mask::UndefinedFlags, undefined), (Mask::ResumeFlag, resume)] {
             if differ & bits != 0 && self.excuse(mask) {
                 differ &= !bits;
             }

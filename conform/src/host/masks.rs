@@ -100,8 +100,10 @@ impl Mask {
             ),
             Mask::ResumeFlag => (
                 "resume-flag",
-                "RF in the image of RFLAGS that a fault leaves: for the kernel alone (SDM vol. 3B, \
-                 \"Instruction-Breakpoint Exception Condition\").",
+                "RF in the image that an exception between two iterations of a repeated string \
+                 instruction leaves: to be set (SDM vol. 3B, \"Instruction-Breakpoint Exception \
+                 Condition\"), but clear behind a single-step trap of AMD's processors (observed on \
+                 Zen 5).",
             ),
             Mask::KernelHalf => (
                 "kernel-half",

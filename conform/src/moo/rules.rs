@@ -42,7 +42,7 @@ pub const RULES: &[Rule] = &[
         name: "stack-limit-vector",
         source: "An access through SS beyond the limit: #GP (13) on the 80286 in real mode, #SS \
                  (12) since the 80386. Intel 80386 Programmer's Reference Manual, section 14.7, \
-                 item 15; SDM vol. 3B, section 21.1.5; seen on a Xeon in 590 cases of the full set.",
+                 item 15; SDM vol. 3B, chapter \"8086 Emulation\"; seen on a Xeon in 590 cases of the full set.",
         judge: stack_limit_vector,
     },
     Rule {
@@ -61,7 +61,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "fs-and-gs",
         source: "MOV to and from FS and GS: #UD on the 80286, which has no such registers; they \
-                 came with the 80386. SDM vol. 2B, MOV; vol. 3B, section 24.18.",
+                 came with the 80386. SDM vol. 2B, MOV; vol. 3B, chapter \"Architecture Compatibility\".",
         judge: fs_and_gs,
     },
     Rule {
@@ -69,7 +69,7 @@ pub const RULES: &[Rule] = &[
         source: "A string instruction that faults: the 80286 has already stepped SI, DI and CX, the \
                  latter by one or two. \
                  Since the 80386 a fault leaves the registers as they were before the iteration. \
-                 SDM vol. 3A, section 7.5 (faults restore the state before the instruction); \
+                 SDM vol. 3A, section 6.5 (faults restore the state before the instruction); \
                  seen on an AMD Zen 3 by `conform host --bits 16`.",
         judge: string_registers_at_fault,
     },
