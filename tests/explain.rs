@@ -40,7 +40,7 @@ fn file(name: &str, content: &[u8]) -> String {
 fn a_load_and_its_copy() {
     let text = shown(&["--hex", "48 8b 47 08"]);
     for part in
-        ["mov rax, [rdi+8]", "= mov rax, [", "tlb.kernel.read", "ja slow.1", "x12.0", "Legend"]
+        ["mov rax, [rdi+8]", "= mov rax, [", "tlb.kernel.read", "ja slow.1", "insns, 4→", "Legend"]
     {
         assert!(text.contains(part), "no {part} in:\n{text}");
     }

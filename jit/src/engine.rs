@@ -97,7 +97,7 @@ pub struct Engine {
     /// Blocks that are better off without merged checks.
     unmerged: HashSet<Place>,
     counts: Counts,
-    profile: Option<Profile>,
+    pub(crate) profile: Option<Profile>,
     stats: Stats,
 }
 

@@ -97,6 +97,11 @@ impl Profile {
         Ok(Profile { counters, used: 0, blocks: Vec::new(), before: Mix::default() })
     }
 
+    /// Where the counters lie: address and bytes.
+    pub(crate) fn region(&self) -> (u64, u64) {
+        (u64::from(self.counters.address()), 8 * COUNTERS as u64)
+    }
+
     /// Whether another block finds room.
     pub(crate) fn has_room(&self) -> bool {
         self.used + MAX_PER_BLOCK <= COUNTERS

@@ -258,6 +258,9 @@ impl Engine {
         let code = self.arena.read(noted.base, noted.len)?;
         let tables = self.indirect.addresses();
         let mut names = Names::new(&self.addresses, &self.stubs?, &self.low, &tables);
+        if let Some(profile) = &self.profile {
+            names.set_counters(profile.region());
+        }
         let copies = (noted.notes.strategies.len() / noted.ops.len().max(1)).max(1);
         let decoded = decode(&code, noted.base);
         self.name_places(&mut names, noted, &decoded, (block.direct, block.saved));
@@ -291,6 +294,7 @@ impl Engine {
         for &(offset, part) in noted.notes.marks.iter().rev() {
             names.set_code(noted.base + offset as u64, Purpose::of(part).label());
         }
+        names.set_code(direct, "entry".into());
         if direct != saved {
             names.set_code(saved, "entry.saved".into());
         }

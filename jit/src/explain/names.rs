@@ -24,6 +24,7 @@ enum Region {
     Runtime,
     Tlb(&'static str),
     BranchCache,
+    Counters,
 }
 
 /// The names of everything that translated code of an engine refers to by absolute address.
@@ -71,6 +72,11 @@ impl Names {
         Names { regions, code, constants, exit_request: at(addresses.exit_request) }
     }
 
+    /// Names the counters of blocks.
+    pub(crate) fn set_counters(&mut self, (address, size): (u64, u64)) {
+        self.regions.push((address, size, Region::Counters));
+    }
+
     /// Names a place in code.
     pub(crate) fn set_code(&mut self, address: u64, name: String) {
         self.code.insert(address, name);
@@ -92,6 +98,7 @@ impl Names {
             Region::Cpu => cpu_field(offset),
             Region::Runtime => runtime_field(offset),
             Region::Tlb(name) => tlb_field(name, offset, indexed),
+            Region::Counters => "counter".into(),
             Region::BranchCache => {
                 if offset & 8 == 0 {
                     "branches.rip".into()

@@ -402,8 +402,8 @@ impl<'a> View<'a> {
             (
                 "[budget]",
                 Paint::Label,
-                "instructions left; [exit.request] is set to bring the CPU out; [flags] holds saved \
-                 guest flags",
+                "instructions left, where a limit must be met exactly; [counter] counts entries \
+                 elsewhere; [exit.request] is set to bring the CPU out; [flags] has saved flags",
             ),
             (
                 "links",
