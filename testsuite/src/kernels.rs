@@ -176,3 +176,88 @@ pub fn echo() -> Vec<u8> {
         power_off(a)
     })
 }
+
+/// Divides by zero on the x87 with the error unmasked and CR0.NE clear, so that the error is IRQ
+/// 13's. Says `irq 13` where the interrupt comes before the next waiting instruction, and where
+/// that instruction goes on once port 0xF0 is written; powers off.
+pub fn x87_error() -> Vec<u8> {
+    /// Tables, at addresses that nothing is loaded at.
+    const IDT: u32 = UNUSED;
+    const POINTER: u32 = UNUSED + 0x1000;
+    const GDT: u32 = UNUSED + 0x1100;
+    const WORD: u32 = UNUSED + 0x1200;
+    const STACK_TOP: u32 = UNUSED + 0x3000;
+    const CODE: u32 = 8;
+    /// IRQ 13 on a second 8259 that begins at 0x70.
+    const VECTOR: u32 = 0x75;
+    assemble(|a| {
+        let (mut main, mut failed) = (a.create_label(), a.create_label());
+        a.mov(esp, STACK_TOP)?;
+        a.call(main)?;
+        // The handler, whose address the call has pushed. Its frame must return to the second
+        // FLD1, behind the delay that leaves ECX at zero.
+        a.pop(eax)?;
+        a.or(ecx, ecx)?;
+        a.jnz(failed)?;
+        a.cmp(word_ptr(eax), 0xE8D9)?;
+        a.jne(failed)?;
+        a.out(0xF0, al)?;
+        a.fld1()?;
+        a.fnclex()?;
+        print(a, "irq 13\r\n")?;
+        power_off(a)?;
+
+        a.set_label(&mut main)?;
+        a.mov(dword_ptr(GDT + CODE), 0xFFFF)?;
+        a.mov(dword_ptr(GDT + CODE + 4), 0x00CF_9B00)?;
+        a.mov(word_ptr(POINTER), 0x17)?;
+        a.mov(dword_ptr(POINTER + 2), GDT)?;
+        a.lgdt(fword_ptr(POINTER))?;
+        a.pop(eax)?;
+        a.mov(ecx, eax)?;
+        a.and(eax, 0xFFFF)?;
+        a.or(eax, CODE << 16)?;
+        a.mov(dword_ptr(IDT + VECTOR * 8), eax)?;
+        a.mov(cx, 0x8E00)?;
+        a.mov(dword_ptr(IDT + VECTOR * 8 + 4), ecx)?;
+        a.mov(word_ptr(POINTER), 0x7FF)?;
+        a.mov(dword_ptr(POINTER + 2), IDT)?;
+        a.lidt(fword_ptr(POINTER))?;
+        // ICW1 to ICW4 and the masks: only IRQ 13 comes through.
+        for (port, value) in [
+            (0x20, 0x11),
+            (0x21, 0x20),
+            (0x21, 4),
+            (0x21, 1),
+            (0xA0, 0x11),
+            (0xA1, 0x70),
+            (0xA1, 2),
+            (0xA1, 1),
+            (0x21, 0xFB),
+            (0xA1, 0xDF),
+        ] {
+            a.mov(al, value)?;
+            a.out(port, al)?;
+        }
+        // NE, TS and EM.
+        a.mov(eax, cr0)?;
+        a.and(eax, !0x2C)?;
+        a.mov(cr0, eax)?;
+        a.fninit()?;
+        a.mov(word_ptr(WORD), 0x37B)?;
+        a.fldcw(word_ptr(WORD))?;
+        a.sti()?;
+        a.fld1()?;
+        a.fldz()?;
+        a.fdivp(st1, st0)?;
+        a.mov(ecx, 1000)?;
+        let mut delay = a.create_label();
+        a.set_label(&mut delay)?;
+        a.dec(ecx)?;
+        a.jnz(delay)?;
+        a.fld1()?;
+        a.set_label(&mut failed)?;
+        print(a, "failed\r\n")?;
+        power_off(a)
+    })
+}

@@ -12,6 +12,7 @@ testsuite::both_engines! {
     timeout_stops_a_guest_that_sleeps,
     quit_stops_from_another_thread,
     input_reaches_the_guest_in_order,
+    x87_errors_wait_for_irq_13,
 }
 
 fn run(engine: EngineKind, name: &str, image: Vec<u8>) -> testsuite::End {
@@ -82,4 +83,9 @@ fn input_reaches_the_guest_in_order(engine: EngineKind) {
     guest.wait_for(&text);
     guest.type_line("q");
     assert_eq!(guest.finish().reason, StopReason::PowerOff);
+}
+
+fn x87_errors_wait_for_irq_13(engine: EngineKind) {
+    let end = run(engine, "x87 error", kernels::x87_error());
+    assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "irq 13\r\n"));
 }
