@@ -199,8 +199,8 @@ impl Engine {
         }
     }
 
-    /// Runs until an [`Exit`], for at most `limit` instructions. `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere
-    /// it is only interpreted.
+    /// Runs until an [`Exit`], for at most `limit` instructions, or about as many exceptions. `cpu`
+    /// must lie below 2 GiB (`softmmu::LowBox`); elsewhere it is only interpreted.
     pub fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
         let end = cpu.instructions.saturating_add(limit);
         if cpu.activity != Activity::Running {
@@ -210,6 +210,8 @@ impl Engine {
             return self.interp.run(cpu, mmu, limit);
         }
         let mut next = Next::Lookup;
+        // A guest can fault for ever without retiring an instruction.
+        let last_fault = self.interp.stats.faults.saturating_add(limit);
         loop {
             if mmu.code_dirty {
                 self.drop_code(mmu);
@@ -237,7 +239,7 @@ impl Engine {
                 self.low.get().interrupt_waits = 0;
                 return Exit::Request;
             }
-            if cpu.instructions >= end {
+            if cpu.instructions >= end || self.interp.stats.faults > last_fault {
                 return Exit::Limit;
             }
             let step = matches!(next, Next::Step) || needs_single_step(cpu);
@@ -351,6 +353,10 @@ impl Engine {
     /// The code to enter at the CPU's state, translated if it is hot.
     fn find_code(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, next: &Next) -> Option<u64> {
         let key = Key::of(cpu, mmu)?;
+        if !self.indirect.has_room(key) {
+            self.flush_translations();
+            self.indirect.drop_tables();
+        }
         let (place, code_segment) = self.locate(cpu, mmu, key)?;
         let linear = place.linear;
         let index = match self.find_block(mmu, &place) {

@@ -15,6 +15,10 @@ const ENTRIES: usize = 1 << 16;
 /// Bytes of a table.
 pub(crate) const TABLE_SIZE: usize = ENTRIES * size_of::<Entry>();
 
+/// Tables before everything is dropped. A system uses a dozen; a guest that loads every kind of
+/// segment into every register would have thousands.
+const MAX_TABLES: usize = 48;
+
 /// A target and the code of its block, entered with flags in the slot.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -63,6 +67,16 @@ pub(crate) struct IndirectCache {
 }
 
 impl IndirectCache {
+    /// Whether there is a table for `key`, or room for it and some more.
+    pub(crate) fn has_room(&self, key: Key) -> bool {
+        self.tables.len() < MAX_TABLES || self.tables.contains_key(&key)
+    }
+
+    /// Drops the tables themselves. No code may be left that knows their addresses.
+    pub(crate) fn drop_tables(&mut self) {
+        self.tables.clear();
+    }
+
     /// The address of the table for `key`, made on first use.
     pub(crate) fn address(&mut self, key: Key) -> Result<i32, LowError> {
         if let Some(table) = self.tables.get(&key) {

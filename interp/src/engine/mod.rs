@@ -40,6 +40,8 @@ pub struct Stats {
     pub single_steps: u64,
     /// Exceptions delivered, by vector.
     pub exceptions: [u64; 32],
+    /// All of them.
+    pub faults: u64,
 }
 
 /// Interprets one vCPU.
@@ -129,6 +131,7 @@ impl Engine {
             return Ok(());
         }
         self.stats.exceptions[usize::from(fault.vector()) & 31] += 1;
+        self.stats.faults += 1;
         cpu.shadow = Shadow::None;
         let result = events::raise(cpu, mmu, fault);
         if result.is_err() {
