@@ -3,10 +3,12 @@
 //!
 //! The guest gets tables that work: descriptors of every kind, an IDT whose gates lead to more
 //! random code, an identity map. So its exceptions are delivered, and its execution goes on.
+//!
+//! Both engines run it.
 
 use interp::{Engine, Exit, sync};
 use proptest::prelude::*;
-use softmmu::{ExitRequest, GuestRam, Mmu, NullBus, RamRange};
+use softmmu::{ExitRequest, GuestRam, LowBox, Mmu, NullBus, RamRange};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -77,17 +79,37 @@ impl Random {
     }
 }
 
+enum Runner {
+    Interp(Box<Engine>),
+    Jit(Box<jit::Engine>),
+}
+
+impl Runner {
+    /// The translator, from the first execution on.
+    fn jit() -> Runner {
+        let config = jit::Config { threshold: 0, cache_size: 1 << 20, ..jit::Config::default() };
+        Runner::Jit(Box::new(jit::Engine::new(config).expect("a translator")))
+    }
+
+    fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
+        match self {
+            Runner::Interp(engine) => engine.run(cpu, mmu, limit),
+            Runner::Jit(engine) => engine.run(cpu, mmu, limit),
+        }
+    }
+}
+
 struct Fixture {
     ram: Arc<GuestRam>,
     mmu: Mmu,
-    engine: Engine,
+    engine: Runner,
 }
 
 impl Fixture {
-    fn new(seed: u64, opening: &[u8]) -> Fixture {
+    fn new(seed: u64, opening: &[u8], engine: Runner) -> Fixture {
         let ram = Arc::new(GuestRam::new(&[RamRange { gpa: 0, len: RAM }]).expect("guest RAM"));
         let mmu = Mmu::new(ram.clone(), Arc::new(NullBus)).expect("MMU");
-        let fixture = Fixture { ram, mmu, engine: Engine::new() };
+        let fixture = Fixture { ram, mmu, engine };
         let mut random = Random(seed | 1);
         // The IVT first of all: real mode's handlers are random code as well.
         for vector in 0..256 {
@@ -226,12 +248,13 @@ impl Fixture {
     }
 }
 
-fn survives(start: Start, seed: u64, opening: &[u8]) {
-    let mut fixture = Fixture::new(seed, opening);
+fn survives(start: Start, seed: u64, opening: &[u8], engine: Runner) {
+    let mut fixture = Fixture::new(seed, opening, engine);
     let mut random = Random(!seed | 1);
     for round in 0..STARTS {
         fixture.tables(start, &mut random);
-        let mut cpu = fixture.cpu(start, &mut random);
+        let cpu = fixture.cpu(start, &mut random);
+        let mut cpu = LowBox::new(cpu).expect("low memory");
         cpu.rip += round * 0x200;
         fixture.run(&mut cpu);
     }
@@ -250,19 +273,35 @@ fn code() -> impl Strategy<Value = Vec<u8>> {
 
 macro_rules! modes {
     ($($name:ident: $start:ident,)*) => {
-        proptest! {
-            #![proptest_config(ProptestConfig {
-                failure_persistence: None,
-                ..ProptestConfig::default()
-            })]
-            $(
-                #[test]
-                fn $name(seed: u64, opening in code()) {
-                    survives(Start::$start, seed, &opening);
-                }
-            )*
+        mod interpreted {
+            use super::*;
+            proptest! {
+                #![proptest_config(config(256))]
+                $(
+                    #[test]
+                    fn $name(seed: u64, opening in code()) {
+                        survives(Start::$start, seed, &opening, Runner::Interp(Box::default()));
+                    }
+                )*
+            }
+        }
+        mod translated {
+            use super::*;
+            proptest! {
+                #![proptest_config(config(64))]
+                $(
+                    #[test]
+                    fn $name(seed: u64, opening in code()) {
+                        survives(Start::$start, seed, &opening, Runner::jit());
+                    }
+                )*
+            }
         }
     };
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, cases, ..ProptestConfig::default() }
 }
 
 modes! {
