@@ -300,6 +300,13 @@ impl Channel {
                         let low_half = u64::from(pending.count / 2);
                         (low_half > 0).then_some(pending.at.wrapping_add(low_half))
                     }
+                    // A count of 1 is illegal: mode 3's output stays high until the next count's
+                    // low half, mode 2's stays low.
+                    Some(pending) if self.mode == Mode::SquareWave && count == 1 => {
+                        let next = u64::from(pending.count);
+                        (next > 1).then_some(pending.at.wrapping_add(next))
+                    }
+                    Some(pending) if self.mode == Mode::RateGenerator && pending.count == 1 => None,
                     Some(_) => Some(rise),
                     // A count of 1 is illegal: the output never moves.
                     None => (count > 1).then_some(rise),

@@ -383,6 +383,17 @@ fn bios_programming_ticks_18_times_a_second() {
 }
 
 #[test]
+fn rate_generator_stays_low_from_a_count_of_1_on() {
+    let mut pit = Pit::new();
+    pit.write_port(0x43, 0x54, 0);
+    pit.write_port(0x41, 200, 0);
+    pit.write_port(0x41, 1, 0);
+    let channel = &mut pit.channels[1];
+    assert_eq!(channel.next_rise(0), None);
+    assert!(!channel.output(1_000));
+}
+
+#[test]
 fn restore_rearms() {
     let mut board = Board::new();
     board.program(0x34, 1_000);
