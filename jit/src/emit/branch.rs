@@ -29,9 +29,6 @@ impl Unit<'_> {
 
     /// JMP.
     pub(crate) fn jmp(&mut self, op: &Op, insn: &Instruction) -> bool {
-        if !self.key.is_plain() {
-            return self.jmp_in_segment(op, insn);
-        }
         if let Some(target) = self.target(insn) {
             self.exit_to(target);
             return true;
@@ -190,6 +187,9 @@ impl Unit<'_> {
     }
 
     fn is_near_indirect(&self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.is_plain() {
+            return self.is_indirect_in_segment(op, insn);
+        }
         let word = self.word();
         match insn.op0_kind() {
             OpKind::Register => insn.op0_register().size() as u32 == word,
@@ -205,6 +205,9 @@ impl Unit<'_> {
 
     /// R14 = target of an indirect branch.
     fn load_target(&mut self, op: &Op, insn: &Instruction, slow: DynamicLabel) {
+        if !self.key.is_plain() {
+            return self.load_target_in_segment(op, insn, slow);
+        }
         if insn.op0_kind() == OpKind::Memory {
             let access = Access { size: self.word(), write: false, align: 1 };
             self.access(op, insn, access, slow, false);
@@ -242,6 +245,9 @@ impl Unit<'_> {
 
     /// Probes the inline cache for the target in R14: R13 is then the offset of its entry.
     fn lookup_target(&mut self, slow: DynamicLabel) {
+        if !self.key.is_plain() {
+            return self.lookup_in_segment(slow);
+        }
         let table = self.env.indirect;
         dynasm!(self.ops
             ; .arch x64

@@ -6,11 +6,11 @@ use interp::engine::block::Op;
 
 /// Code that is rarely executed.
 pub(crate) enum Cold {
-    /// A memory access that missed: the helper executes the whole instruction, or several.
+    /// A memory access that missed: the helper executes the whole instruction.
     Slow {
         label: DynamicLabel,
         back: DynamicLabel,
-        sites: Vec<u32>,
+        site: u32,
         /// The hot path goes on with flags in EFLAGS.
         restore: bool,
         vectors: bool,
@@ -41,10 +41,10 @@ impl Unit<'_> {
     /// The slow path of the current instruction, which continues at `back` with the flag state
     /// that the hot path has there.
     pub(super) fn add_slow(&mut self, op: &Op, label: DynamicLabel, back: DynamicLabel) {
-        let sites = vec![self.site(op, true)];
+        let site = self.site(op, true);
         let (vectors, x87) = (self.vectors, self.x87);
         let restore = self.flags.eflags;
-        self.cold.push(Cold::Slow { label, back, sites, restore, vectors, x87 });
+        self.cold.push(Cold::Slow { label, back, site, restore, vectors, x87 });
     }
 
     /// The slow path of the current instruction, behind which execution goes on in another block.
@@ -70,11 +70,7 @@ impl Unit<'_> {
     /// What a piece of cold code is for.
     fn part(&self, item: &Cold) -> Part {
         match item {
-            Cold::Slow { sites, .. } => {
-                let site = sites.first().and_then(|&site| self.env.sites.get(site as usize));
-                Part::Slow(site.map_or(0, |site| self.count - site.rest as usize))
-            }
-            Cold::Leaving { site, .. } => {
+            Cold::Slow { site, .. } | Cold::Leaving { site, .. } => {
                 let site = self.env.sites.get(*site as usize);
                 Part::Slow(site.map_or(0, |site| self.count - site.rest as usize))
             }
@@ -94,12 +90,10 @@ impl Unit<'_> {
             let part = self.part(&item);
             self.note(part);
             match item {
-                Cold::Slow { label, back, sites, restore, vectors, x87 } => {
+                Cold::Slow { label, back, site, restore, vectors, x87 } => {
                     self.place(label);
-                    for site in sites {
-                        dynasm!(self.ops ; .arch x64 ; mov r14d, site as i32);
-                        self.call(self.env.stubs.helper);
-                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r14d, site as i32);
+                    self.call(self.env.stubs.helper);
                     if vectors {
                         self.call(self.env.stubs.load_vectors);
                     }
@@ -117,25 +111,12 @@ impl Unit<'_> {
                 }
                 Cold::SideExit { site, rest, target, saved } => {
                     fixups.push((site, self.offset()));
-                    // Both keep the flags.
                     if self.env.exact {
-                        let budget = self.env.addresses.budget;
-                        dynasm!(self.ops
-                            ; .arch x64
-                            ; mov r13, [budget]
-                            ; lea r13, [r13 + rest]
-                            ; mov [budget], r13
-                        );
+                        self.add_keeping_flags(self.env.addresses.budget, rest);
                     }
                     if let Some(counter) = &mut counter {
                         *counter += 8;
-                        let counter = *counter;
-                        dynasm!(self.ops
-                            ; .arch x64
-                            ; mov r13, [counter]
-                            ; lea r13, [r13 + 1]
-                            ; mov [counter], r13
-                        );
+                        self.add_keeping_flags(*counter, 1);
                     }
                     self.flags = if saved { FlagState::SAVED } else { FlagState::EFLAGS };
                     self.exit_to(target);

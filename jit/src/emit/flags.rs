@@ -47,6 +47,16 @@ impl Unit<'_> {
         self.flags.eflags = true;
     }
 
+    /// Adds to a word in memory without touching EFLAGS. Destroys R13.
+    pub(super) fn add_keeping_flags(&mut self, word: i32, by: i32) {
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r13, [word]
+            ; lea r13, [r13 + by]
+            ; mov [word], r13
+        );
+    }
+
     /// Call before inserted code that destroys EFLAGS, in front of the current instruction.
     /// Destroys R13.
     pub(super) fn before_clobber(&mut self) {

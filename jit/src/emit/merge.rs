@@ -9,7 +9,7 @@
 
 use super::Unit;
 use super::memory::Access;
-use super::passthrough::memory_is_written;
+use super::passthrough::{is_bit_string, memory_is_written};
 use crate::key::Key;
 use crate::regs::STACK;
 use crate::runtime::POINTERS;
@@ -259,12 +259,6 @@ fn simple_operand(key: Key, op: &Op, insn: &Instruction, word: u32) -> Option<Op
     })
 }
 
-/// Whether a register's bits are an offset in memory too.
-fn is_bit_string(insn: &Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
-        && insn.op1_kind() == OpKind::Register
-}
-
 /// The alignment that an access is checked for.
 fn alignment(op: &Op, insn: &Instruction) -> u32 {
     match native::thunk(op.insn.handle) {
@@ -294,7 +288,7 @@ fn may_change_mapping(key: Key, op: &Op, insn: &Instruction) -> bool {
         Emit::Custom(_) => match insn.mnemonic() {
             Mnemonic::Push | Mnemonic::Pop | Mnemonic::Lea | Mnemonic::Nop => false,
             Mnemonic::Call | Mnemonic::Ret | Mnemonic::Fnstcw => false,
-            Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Endbr64 | Mnemonic::Endbr32 => false,
+            Mnemonic::Div | Mnemonic::Idiv => false,
             // Control and segment registers are the helper's.
             Mnemonic::Mov => (0..insn.op_count())
                 .any(|i| insn.op_kind(i) == OpKind::Register && !insn.op_register(i).is_gpr()),

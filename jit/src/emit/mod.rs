@@ -295,12 +295,7 @@ impl<'a> Unit<'a> {
         let direct = self.offset();
         self.flags = FlagState::EFLAGS;
         if let Some(counter) = self.env.counter {
-            dynasm!(self.ops
-                ; .arch x64
-                ; mov r13, [counter]
-                ; lea r13, [r13 + 1]
-                ; mov [counter], r13
-            );
+            self.add_keeping_flags(counter, 1);
         }
         (direct, saved)
     }

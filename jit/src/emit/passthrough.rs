@@ -65,9 +65,7 @@ impl Unit<'_> {
         if !self.can_access(op) || !matches!(size, 1..=16) || !size.is_power_of_two() {
             return false;
         }
-        let bit_offset =
-            matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
-        if bit_offset && insn.op_kind(1) == OpKind::Register {
+        if is_bit_string(insn) {
             return self.bit_string(op, insn);
         }
         let mut copy = *insn;
@@ -208,6 +206,12 @@ pub(super) fn set_host_address(copy: &mut Instruction, collapsed: bool, member: 
         -128..=127 => 1,
         _ => 8,
     });
+}
+
+/// Whether a register's bits are an offset in memory too.
+pub(super) fn is_bit_string(insn: &Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+        && insn.op1_kind() == OpKind::Register
 }
 
 /// Whether the memory operand is written, or read and written.

@@ -29,7 +29,7 @@ impl Unit<'_> {
         }
     }
 
-    fn is_indirect_in_segment(&self, op: &Op, insn: &Instruction) -> bool {
+    pub(super) fn is_indirect_in_segment(&self, op: &Op, insn: &Instruction) -> bool {
         let size = u32::from(op.insn.op_size);
         let near = insn.is_jmp_near_indirect() || insn.is_call_near_indirect();
         near && matches!(size, 2 | 4)
@@ -41,7 +41,12 @@ impl Unit<'_> {
     }
 
     /// R14 = target of an indirect branch, zero-extended.
-    fn load_target_in_segment(&mut self, op: &Op, insn: &Instruction, slow: DynamicLabel) {
+    pub(super) fn load_target_in_segment(
+        &mut self,
+        op: &Op,
+        insn: &Instruction,
+        slow: DynamicLabel,
+    ) {
         let size = u32::from(op.insn.op_size);
         if insn.op0_kind() == OpKind::Memory {
             self.access(op, insn, Access { size, write: false, align: 1 }, slow, true);
@@ -67,7 +72,7 @@ impl Unit<'_> {
 
     /// Probes the inline cache for the target in R14: R13 is then the offset of its entry.
     /// Destroys R14.
-    fn lookup_in_segment(&mut self, slow: DynamicLabel) {
+    pub(super) fn lookup_in_segment(&mut self, slow: DynamicLabel) {
         let (table, tag) = (self.env.indirect, self.env.addresses.code_tag);
         if self.key.has_flat_code() {
             dynasm!(self.ops ; .arch x64 ; movzx r13d, r14w);
@@ -86,26 +91,6 @@ impl Unit<'_> {
             ; cmp r14, [r13 + table]
             ; jne =>slow
         );
-    }
-
-    /// JMP.
-    pub(super) fn jmp_in_segment(&mut self, op: &Op, insn: &Instruction) -> bool {
-        if let Some(target) = self.target(insn) {
-            self.exit_to(target);
-            return true;
-        }
-        if !self.is_indirect_in_segment(op, insn) {
-            return false;
-        }
-        let slow = self.label();
-        self.save_for_exit();
-        self.load_target_in_segment(op, insn, slow);
-        self.lookup_in_segment(slow);
-        let code = self.env.indirect + 8;
-        dynasm!(self.ops ; .arch x64 ; jmp QWORD [r13 + code]);
-        self.add_slow(op, slow, slow);
-        self.ended = true;
-        true
     }
 
     /// CALL near.
