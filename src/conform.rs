@@ -49,9 +49,9 @@ struct HostArgs {
     /// Code size; all three where not given
     #[arg(long, value_name = "16|32|64")]
     bits: Option<u32>,
-    /// What is compared with the host
-    #[arg(long, value_enum, default_value_t = Engine::Interp)]
-    engine: Engine,
+    /// What is compared with the host: engines, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "both")]
+    engine: Vec<Engines>,
     /// Only this mnemonic; with a final *, those that begin with it
     #[arg(long, value_name = "MNEMONIC")]
     filter: Option<String>,
@@ -165,6 +165,44 @@ impl From<Engine> for host::Engine {
     }
 }
 
+/// An engine, or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Engines {
+    /// Interpret
+    Interp,
+    /// Translate from the first execution on
+    Jit,
+    /// Translate, calling the interpreter for every instruction
+    JitHelpers,
+    /// interp and jit
+    Both,
+    /// interp, jit and jit-helpers
+    All,
+}
+
+impl Engines {
+    fn list(self) -> &'static [host::Engine] {
+        match self {
+            Engines::Interp => &[host::Engine::Interp],
+            Engines::Jit => &[host::Engine::Jit],
+            Engines::JitHelpers => &[host::Engine::JitHelpers],
+            Engines::Both => &host::Engine::BOTH,
+            Engines::All => &host::Engine::ALL,
+        }
+    }
+}
+
+/// The engines that were asked for, each once.
+fn engines(asked: &[Engines]) -> Vec<host::Engine> {
+    let mut engines = Vec::new();
+    for &engine in asked.iter().flat_map(|asked| asked.list()) {
+        if !engines.contains(&engine) {
+            engines.push(engine);
+        }
+    }
+    engines
+}
+
 pub(crate) fn run(args: &ConformArgs) -> Result<ExitCode> {
     match &args.suite {
         Suite::Host(args) => run_host(args),
@@ -183,7 +221,7 @@ fn run_host(args: &HostArgs) -> Result<ExitCode> {
             seed: args.seed,
             count: args.count,
             bits,
-            engine: args.engine.into(),
+            engines: engines(&args.engine),
             filter: args.filter.clone(),
             form: args.form.clone(),
             case: args.case,

@@ -1,6 +1,6 @@
 //! Whole kernels on both engines side by side: the machine's lockstep mode as a suite.
 
-use crate::report::{Group, Report};
+use crate::report::{Group, Report, Suite};
 use crate::{Progress, Shard};
 use machine::Kernel;
 use machine::lockstep::{self, Verdict};
@@ -199,7 +199,7 @@ impl Summary {
             skipped: None,
             failures: kernel.failure(&self.options).into_iter().collect(),
         });
-        Report {
+        Suite {
             suite: "lockstep".to_owned(),
             parameters: vec![
                 ("instructions".to_owned(), self.options.instructions.to_string()),
@@ -208,6 +208,7 @@ impl Summary {
             ],
             groups: groups.collect(),
         }
+        .into()
     }
 }
 

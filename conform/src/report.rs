@@ -7,15 +7,28 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use thiserror::Error;
 
-/// The results of a suite, one entry for each group of cases (an opcode, an instruction form).
+/// The results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The suites, such as one for each engine.
+    pub suites: Vec<Suite>,
+}
+
+/// The results of a suite, one entry for each group of cases (an opcode, an instruction form).
+#[derive(Clone, Debug, Serialize)]
+pub struct Suite {
     /// Name of the suite.
     pub suite: String,
     /// What reproduces the run: paths, seed, counts.
     pub parameters: Vec<(String, String)>,
     /// The groups.
     pub groups: Vec<Group>,
+}
+
+impl From<Suite> for Report {
+    fn from(suite: Suite) -> Report {
+        Report { suites: vec![suite] }
+    }
 }
 
 /// The results of a group of cases.
@@ -108,6 +121,14 @@ impl Report {
     }
 
     fn junit(&self) -> Result<String, ReportError> {
+        let mut report = quick_junit::Report::new("ringshift conform");
+        report.add_test_suites(self.suites.iter().map(Suite::junit));
+        report.to_string().map_err(|e| ReportError::Format(e.to_string()))
+    }
+}
+
+impl Suite {
+    fn junit(&self) -> TestSuite {
         let mut suite = TestSuite::new(self.suite.as_str());
         for (key, value) in &self.parameters {
             suite.add_property((key.as_str(), value.as_str()));
@@ -133,9 +154,7 @@ impl Report {
             case.add_property(("matched", group.matched.to_string().as_str()));
             suite.add_test_case(case);
         }
-        let mut report = quick_junit::Report::new("ringshift conform");
-        report.add_test_suite(suite);
-        report.to_string().map_err(|e| ReportError::Format(e.to_string()))
+        suite
     }
 }
 
@@ -151,20 +170,25 @@ mod tests {
             skipped: None,
             failures,
         };
-        Report {
-            suite: "moo".to_owned(),
+        let suite = |name: &str| Suite {
+            suite: name.to_owned(),
             parameters: vec![("seed".to_owned(), "7".to_owned())],
             groups: vec![
                 group("00", vec![]),
                 group("F6.7", vec!["ax is <1>, expected \"2\" & \u{1}".to_owned()]),
             ],
-        }
+        };
+        Report { suites: vec![suite("host-64-interp"), suite("host-64-jit")] }
     }
 
     #[test]
     fn junit_counts_failures_and_escapes_text() {
         let text = sample().junit().expect("formats");
-        assert!(text.contains("failures=\"1\""), "{text}");
+        assert_eq!(text.matches("failures=\"1\"").count(), 2, "{text}");
+        for suite in ["host-64-interp", "host-64-jit"] {
+            assert!(text.contains(&format!("testsuite name=\"{suite}\"")), "{text}");
+            assert!(text.contains(&format!("classname=\"{suite}\"")), "{text}");
+        }
         assert!(text.contains("&lt;1>") || text.contains("&lt;1&gt;"), "{text}");
         assert!(!text.contains('\u{1}'));
     }

@@ -11,8 +11,13 @@ use std::fmt::Write;
 /// Bytes of memory shown around each operand.
 const SHOWN: usize = 16;
 
-/// The text.
-pub(super) fn describe(case: &Case, found: &[Difference], seed: u64, engine: Engine) -> String {
+/// The text. Without an engine, the command runs all of them.
+pub(super) fn describe(
+    case: &Case,
+    found: &[Difference],
+    seed: u64,
+    engine: Option<Engine>,
+) -> String {
     let insn = case.instruction();
     let mut text = String::new();
     IntelFormatter::new().format(&insn, &mut text);
@@ -29,9 +34,9 @@ pub(super) fn describe(case: &Case, found: &[Difference], seed: u64, engine: Eng
     }
     let _ = write!(
         text,
-        "\n  again: ringshift conform host --bits {} --seed {seed} --engine {} --form {:?} --case {}",
+        "\n  again: ringshift conform host --bits {} --seed {seed}{} --form {:?} --case {}",
         case.bits,
-        engine.name(),
+        engine.map(|engine| format!(" --engine {}", engine.name())).unwrap_or_default(),
         case.form,
         case.number
     );

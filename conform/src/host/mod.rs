@@ -1,5 +1,5 @@
 //! Differential fuzzing against the host CPU: every form of every instruction that a user-mode
-//! program may execute, from random and boundary states, on the silicon and in the interpreter.
+//! program may execute, from random and boundary states, on the silicon and in our engines.
 
 pub mod compare;
 mod describe;
@@ -17,7 +17,7 @@ mod summary;
 
 pub use guest::{Executor, Guest, GuestError, Interpreter, Subject, Translate};
 pub use sandbox::SandboxError;
-pub use summary::{Finding, FormResult, Summary};
+pub use summary::{Finding, FormResult, Score, Summary};
 
 use crate::{Progress, Shard};
 use compare::{Ending, compare, ending};
@@ -44,6 +44,11 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// The two that define and translate instructions.
+    pub const BOTH: [Engine; 2] = [Engine::Interp, Engine::Jit];
+    /// All of them.
+    pub const ALL: [Engine; 3] = [Engine::Interp, Engine::Jit, Engine::JitHelpers];
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,8 +68,8 @@ pub struct Options {
     pub count: u64,
     /// Code size: 16, 32 or 64.
     pub bits: u32,
-    /// What is compared with the host.
-    pub engine: Engine,
+    /// What is compared with the host, each case with all of them.
+    pub engines: Vec<Engine>,
     /// Only mnemonics that are this, ignoring case; with a final `*`, that begin with it.
     pub filter: Option<String>,
     /// Only the form with this name.
@@ -87,7 +92,7 @@ impl Default for Options {
             seed: 1,
             count: 100,
             bits: 64,
-            engine: Engine::Interp,
+            engines: Engine::BOTH.to_vec(),
             filter: None,
             form: None,
             case: None,
@@ -116,27 +121,23 @@ pub enum HostError {
     Guest(#[from] GuestError),
 }
 
-/// Makes the engine under test, one for each thread. Its segments are those of
+/// Makes an engine under test, one for each thread. Its segments are those of
 /// [`segments::GDT`] and [`segments::LDT`].
-pub type MakeSubject<'a> = dyn Fn() -> Result<Box<dyn Subject>, GuestError> + Sync + 'a;
+pub type MakeSubject<'a> = dyn Fn(Engine) -> Result<Box<dyn Subject>, GuestError> + Sync + 'a;
 
 /// Runs the suite.
 ///
 /// # Errors
 /// [`HostError`], when nothing could be run. Differences, crashes and hangs are results.
 pub fn run(options: &Options, progress: &Progress) -> Result<Summary, HostError> {
-    match options.engine {
-        Engine::Interp => run_with(options, progress, &|| Ok(Box::new(Interpreter::new(&LDT)?))),
-        Engine::Jit => {
-            run_with(options, progress, &|| Ok(Box::new(Guest::<Translate<false>>::new(&LDT)?)))
-        }
-        Engine::JitHelpers => {
-            run_with(options, progress, &|| Ok(Box::new(Guest::<Translate<true>>::new(&LDT)?)))
-        }
-    }
+    run_with(options, progress, &|engine| match engine {
+        Engine::Interp => Ok(Box::new(Interpreter::new(&LDT)?)),
+        Engine::Jit => Ok(Box::new(Guest::<Translate<false>>::new(&LDT)?)),
+        Engine::JitHelpers => Ok(Box::new(Guest::<Translate<true>>::new(&LDT)?)),
+    })
 }
 
-/// Runs the suite with any engine.
+/// Runs the suite with engines that `make` makes.
 ///
 /// # Errors
 /// As [`run`].
@@ -165,12 +166,12 @@ pub fn run_with(
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(forms.len()));
     let work = || -> Result<(), HostError> {
-        let (sandbox, subject) = (Sandbox::new(&LDT)?, make()?);
-        let (without, engine) = (options.without, options.engine);
-        let mut bench = Bench { sandbox, subject, without, engine };
+        let subject = |&engine: &Engine| Ok((engine, make(engine)?));
+        let subjects = options.engines.iter().map(subject).collect::<Result<_, GuestError>>()?;
+        let mut bench = Bench { sandbox: Sandbox::new(&LDT)?, subjects, without: options.without };
         while let Some(&(code, reason)) = forms.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = match reason {
-                Some(reason) => FormResult::not_generated(code, reason),
+                Some(reason) => FormResult::not_generated(code, reason, &options.engines),
                 None => bench.form(code, &generator, options, progress)?,
             };
             results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
@@ -188,7 +189,7 @@ pub fn run_with(
         seed: options.seed,
         count: options.count,
         bits: options.bits,
-        engine: options.engine,
+        engines: options.engines.clone(),
         forms: results,
     })
 }
@@ -207,15 +208,14 @@ fn wanted(options: &Options, code: Code) -> bool {
     by_mnemonic && by_form
 }
 
-/// A worker: a child process and a guest.
+/// A worker: a child process and a guest for each engine.
 pub(crate) struct Bench {
     sandbox: Sandbox,
-    subject: Box<dyn Subject>,
+    subjects: Vec<(Engine, Box<dyn Subject>)>,
     without: Masks,
-    engine: Engine,
 }
 
-/// What a case came to.
+/// What a case came to in an engine.
 pub(crate) enum Verdict {
     /// Both did the same.
     Same {
@@ -226,8 +226,6 @@ pub(crate) enum Verdict {
     },
     /// Only the host executes it: the guest's CPUID does not offer it.
     NotOffered,
-    /// The host gave no answer.
-    NoAnswer(NoAnswer),
     /// They differ.
     Different(Vec<compare::Difference>),
 }
@@ -240,7 +238,7 @@ impl Bench {
         options: &Options,
         progress: &Progress,
     ) -> Result<FormResult, HostError> {
-        let mut result = FormResult::new(code);
+        let mut result = FormResult::new(code, &options.engines);
         let numbers = match options.case {
             Some(case) => case..case.saturating_add(1),
             None => 0..options.count,
@@ -258,14 +256,8 @@ impl Bench {
             }
             let host = self.sandbox.run(&cases)?;
             for (case, host) in cases.iter().zip(host) {
-                let verdict = self.judge(case, host);
-                progress.advance(matches!(verdict, Verdict::Different(_)));
-                result.count(&verdict);
-                if result.findings.len() < options.keep
-                    && let Some(text) = self.explain(case, verdict, generator.seed())
-                {
-                    result.findings.push(Finding { number: case.number, text });
-                }
+                let differs = self.case(case, host, &mut result, options);
+                progress.advance(differs);
             }
         }
         if result.ran == 0 && missing > 0 {
@@ -274,57 +266,72 @@ impl Bench {
         Ok(result)
     }
 
-    /// The text for a case that did not match.
-    fn explain(&mut self, case: &Case, verdict: Verdict, seed: u64) -> Option<String> {
-        match verdict {
-            Verdict::Same { .. } | Verdict::NotOffered => None,
-            Verdict::NoAnswer(why) => {
-                let text = describe::describe(case, &[], seed, self.engine);
-                Some(format!("{text}\n  the host gave no answer: {why:?}"))
-            }
-            Verdict::Different(found) => {
-                let (case, found) = shrink::shrink(self, case.clone(), found);
-                Some(describe::describe(&case, &found, seed, self.engine))
-            }
-        }
-    }
-
-    /// Runs a case on both.
-    pub(crate) fn judge_alone(&mut self, case: &Case) -> Verdict {
-        match self.sandbox.run(std::slice::from_ref(case)) {
-            Ok(mut outcomes) => match outcomes.pop() {
-                Some(host) => self.judge(case, host),
-                None => Verdict::NoAnswer(NoAnswer::Hang),
-            },
-            Err(_) => Verdict::NoAnswer(NoAnswer::Hang),
-        }
-    }
-
-    fn judge(&mut self, case: &Case, host: Result<Outcome, NoAnswer>) -> Verdict {
+    /// Runs a case in each engine and counts it. Whether any differs.
+    fn case(
+        &mut self,
+        case: &Case,
+        host: Result<Outcome, NoAnswer>,
+        result: &mut FormResult,
+        options: &Options,
+    ) -> bool {
         let host = match host {
             Ok(host) => host,
-            Err(none) => return Verdict::NoAnswer(none),
+            Err(why) => {
+                result.no_answer += 1;
+                if result.unanswered.is_none() {
+                    let text = describe::describe(case, &[], options.seed, None);
+                    let text = format!("{text}\n  the host gave no answer: {why:?}");
+                    result.unanswered = Some(Finding { number: case.number, text });
+                }
+                return false;
+            }
         };
-        let ours = match self.subject.run(case) {
+        result.ran += 1;
+        let mut undefined = true;
+        let mut differs = false;
+        for i in 0..self.subjects.len() {
+            let verdict = self.judge(i, case, &host);
+            undefined &= matches!(verdict, Verdict::Same { undefined: true, .. });
+            let score = &mut result.scores[i];
+            score.count(&verdict);
+            let Verdict::Different(found) = verdict else { continue };
+            differs = true;
+            if score.findings.len() < options.keep {
+                let (simple, found) = shrink::shrink(self, i, case.clone(), found);
+                let engine = Some(self.subjects[i].0);
+                let text = describe::describe(&simple, &found, options.seed, engine);
+                result.scores[i].findings.push(Finding { number: case.number, text });
+            }
+        }
+        result.undefined += u64::from(undefined);
+        differs
+    }
+
+    /// Runs a case on the host and in one engine. None where the host gives no answer.
+    pub(crate) fn judge_alone(&mut self, subject: usize, case: &Case) -> Option<Verdict> {
+        let host = self.sandbox.run(std::slice::from_ref(case)).ok()?.pop()?.ok()?;
+        Some(self.judge(subject, case, &host))
+    }
+
+    fn judge(&mut self, subject: usize, case: &Case, host: &Outcome) -> Verdict {
+        let ours = match self.subjects[subject].1.run(case) {
             Ok(ours) => ours,
             Err(text) => {
                 return Verdict::Different(vec![compare::Difference {
                     what: "ending".to_owned(),
-                    host: ending(case, &host).0.to_string(),
+                    host: ending(case, host).0.to_string(),
                     ours: text,
                 }]);
             }
         };
         let undefined = |outcome: &Outcome| matches!(ending(case, outcome).0, Ending::Fault(taken) if taken.is(&[Vector::UD]));
-        if undefined(&ours)
-            && !undefined(&host)
-            && generate::forms::not_offered(case.form).is_some()
+        if undefined(&ours) && !undefined(host) && generate::forms::not_offered(case.form).is_some()
         {
             return Verdict::NotOffered;
         }
-        let compared = compare(case, &host, &ours, self.without);
+        let compared = compare(case, host, &ours, self.without);
         if compared.found.is_empty() {
-            Verdict::Same { undefined: undefined(&host), masks: compared.masks }
+            Verdict::Same { undefined: undefined(host), masks: compared.masks }
         } else {
             Verdict::Different(compared.found)
         }

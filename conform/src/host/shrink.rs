@@ -8,9 +8,10 @@ use x86::flags;
 /// One simplification.
 type Step = Box<dyn Fn(&mut Case)>;
 
-/// Simplifies; returns what is left, and how that differs.
+/// Simplifies what differs in an engine; returns what is left, and how that differs.
 pub(super) fn shrink(
     bench: &mut Bench,
+    subject: usize,
     mut case: Case,
     mut found: Vec<Difference>,
 ) -> (Case, Vec<Difference>) {
@@ -20,7 +21,7 @@ pub(super) fn shrink(
         if simpler.state == case.state && simpler.memory == case.memory {
             continue;
         }
-        if let Verdict::Different(still) = bench.judge_alone(&simpler) {
+        if let Some(Verdict::Different(still)) = bench.judge_alone(subject, &simpler) {
             // The same difference, not another one that hid behind it.
             if still.first().map(|d| &d.what) == found.first().map(|d| &d.what) {
                 (case, found) = (simpler, still);

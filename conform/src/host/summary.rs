@@ -3,7 +3,7 @@
 use super::generate::forms::not_offered;
 use super::masks::Mask;
 use super::{Engine, Verdict};
-use crate::report::{Group, Report};
+use crate::report::{Group, Report, Suite};
 use iced_x86::Code;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,75 +17,98 @@ pub struct Finding {
     pub text: String,
 }
 
+/// What an engine did with the cases of a form.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// The engine.
+    pub engine: Engine,
+    /// Cases in which it did what the host did.
+    pub matched: u64,
+    /// Cases that only the host executes, as the guest's CPUID says.
+    pub not_offered: u64,
+    /// Cases that differed.
+    pub differed: u64,
+    /// Cases that matched by each mask, in the order of [`Mask::ALL`].
+    pub masked: [u64; Mask::ALL.len()],
+    /// The first differences.
+    pub findings: Vec<Finding>,
+}
+
+impl Score {
+    fn new(engine: Engine) -> Score {
+        let masked = [0; Mask::ALL.len()];
+        Score { engine, matched: 0, not_offered: 0, differed: 0, masked, findings: Vec::new() }
+    }
+
+    pub(super) fn count(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Same { masks, .. } => {
+                masks.iter().for_each(|mask| self.masked[mask as usize] += 1);
+                self.matched += 1;
+            }
+            Verdict::NotOffered => self.not_offered += 1,
+            Verdict::Different(_) => self.differed += 1,
+        }
+    }
+
+    fn add(&mut self, other: &Score) {
+        self.matched += other.matched;
+        self.not_offered += other.not_offered;
+        self.differed += other.differed;
+        self.masked.iter_mut().zip(other.masked).for_each(|(sum, n)| *sum += n);
+    }
+}
+
 /// Results of a form.
 #[derive(Clone, Debug)]
 pub struct FormResult {
     /// The form.
     pub code: Code,
-    /// Cases run on both.
+    /// Cases that the host and each engine ran.
     pub ran: u64,
-    /// Of these, cases in which both did the same.
-    pub matched: u64,
-    /// Of these, cases in which both took #UD.
+    /// Of these, cases in which all took #UD.
     pub undefined: u64,
-    /// Of the cases run, those that only the host executes, as the guest's CPUID says.
-    pub not_offered: u64,
-    /// Of the cases run, those that differed.
-    pub differed: u64,
     /// Cases that the host did not answer.
     pub no_answer: u64,
-    /// Cases that matched by each mask, in the order of [`Mask::ALL`].
-    pub masked: [u64; Mask::ALL.len()],
+    /// The first of them.
+    pub unanswered: Option<Finding>,
     /// Why nothing was run.
     pub not_generated: Option<&'static str>,
-    /// The first differences.
-    pub findings: Vec<Finding>,
+    /// By engine.
+    pub scores: Vec<Score>,
 }
 
 impl FormResult {
-    pub(super) fn new(code: Code) -> FormResult {
+    pub(super) fn new(code: Code, engines: &[Engine]) -> FormResult {
         FormResult {
             code,
             ran: 0,
-            matched: 0,
             undefined: 0,
-            not_offered: 0,
-            differed: 0,
             no_answer: 0,
-            masked: [0; Mask::ALL.len()],
+            unanswered: None,
             not_generated: None,
-            findings: Vec::new(),
+            scores: engines.iter().map(|&engine| Score::new(engine)).collect(),
         }
     }
 
-    pub(super) fn not_generated(code: Code, reason: &'static str) -> FormResult {
-        FormResult { not_generated: Some(reason), ..FormResult::new(code) }
-    }
-
-    pub(super) fn count(&mut self, verdict: &Verdict) {
-        if !matches!(verdict, Verdict::NoAnswer(_)) {
-            self.ran += 1;
-        }
-        match verdict {
-            Verdict::Same { undefined, masks } => {
-                masks.iter().for_each(|mask| self.masked[mask as usize] += 1);
-                self.matched += 1;
-                self.undefined += u64::from(*undefined);
-            }
-            Verdict::NotOffered => self.not_offered += 1,
-            Verdict::NoAnswer(_) => self.no_answer += 1,
-            Verdict::Different(_) => self.differed += 1,
-        }
+    pub(super) fn not_generated(
+        code: Code,
+        reason: &'static str,
+        engines: &[Engine],
+    ) -> FormResult {
+        FormResult { not_generated: Some(reason), ..FormResult::new(code, engines) }
     }
 
     fn add(&mut self, other: &FormResult) {
         self.ran += other.ran;
-        self.matched += other.matched;
         self.undefined += other.undefined;
-        self.not_offered += other.not_offered;
-        self.differed += other.differed;
         self.no_answer += other.no_answer;
-        self.masked.iter_mut().zip(other.masked).for_each(|(sum, n)| *sum += n);
+        self.scores.iter_mut().zip(&other.scores).for_each(|(sum, score)| sum.add(score));
+    }
+
+    /// Cases that differed, each engine's counted.
+    pub fn differed(&self) -> u64 {
+        self.scores.iter().map(|score| score.differed).sum()
     }
 
     /// What there is to say besides numbers.
@@ -97,7 +120,7 @@ impl FormResult {
         if self.ran > 0 && self.undefined == self.ran {
             notes.push("not supported by the host: #UD in both".to_owned());
         }
-        if self.not_offered > 0 {
+        if self.scores.iter().any(|score| score.not_offered > 0) {
             let reason = not_offered(self.code).unwrap_or("not offered");
             notes.push(format!("not offered to guests: {reason}"));
         }
@@ -118,7 +141,7 @@ pub struct Summary {
     /// Code size.
     pub bits: u32,
     /// What was compared with the host.
-    pub engine: Engine,
+    pub engines: Vec<Engine>,
     /// By form.
     pub forms: Vec<FormResult>,
 }
@@ -126,7 +149,7 @@ pub struct Summary {
 impl Summary {
     /// All counts together.
     pub fn total(&self) -> FormResult {
-        let mut sum = FormResult::new(Code::INVALID);
+        let mut sum = FormResult::new(Code::INVALID, &self.engines);
         self.forms.iter().for_each(|form| sum.add(form));
         sum
     }
@@ -134,31 +157,33 @@ impl Summary {
     /// Whether nothing differed, and the host answered everything.
     pub fn passed(&self) -> bool {
         let total = self.total();
-        total.differed == 0 && total.no_answer == 0
+        total.differed() == 0 && total.no_answer == 0
     }
 
-    /// For machines: a group for each form.
+    /// For machines: a suite for each engine, a group for each form.
     pub fn report(&self) -> Report {
+        Report { suites: self.engines.iter().enumerate().map(|(i, e)| self.suite(i, *e)).collect() }
+    }
+
+    fn suite(&self, number: usize, engine: Engine) -> Suite {
         let groups = self.forms.iter().map(|form| {
-            let mut failures: Vec<String> = form.findings.iter().map(|f| f.text.clone()).collect();
-            if form.no_answer > 0 {
-                failures.push(form.note());
-            }
+            let score = &form.scores[number];
+            let findings = score.findings.iter().chain(&form.unanswered);
             Group {
                 name: format!("{:?}", form.code),
                 run: form.ran,
-                matched: form.matched,
+                matched: score.matched,
                 skipped: form.not_generated.map(str::to_owned),
-                failures,
+                failures: findings.map(|finding| finding.text.clone()).collect(),
             }
         });
-        Report {
-            suite: format!("host-{}", self.bits),
+        Suite {
+            suite: format!("host-{}-{}", self.bits, engine.name()),
             parameters: vec![
                 ("seed".to_owned(), self.seed.to_string()),
                 ("count".to_owned(), self.count.to_string()),
                 ("bits".to_owned(), self.bits.to_string()),
-                ("engine".to_owned(), self.engine.name().to_owned()),
+                ("engine".to_owned(), engine.name().to_owned()),
             ],
             groups: groups.collect(),
         }
@@ -169,8 +194,8 @@ impl Summary {
         let mut lines: BTreeMap<String, (u64, FormResult, Vec<String>)> = BTreeMap::new();
         for form in &self.forms {
             let name = format!("{:?}", form.code.mnemonic()).to_uppercase();
-            let line =
-                lines.entry(name).or_insert_with(|| (0, FormResult::new(form.code), Vec::new()));
+            let empty = || (0, FormResult::new(form.code, &self.engines), Vec::new());
+            let line = lines.entry(name).or_insert_with(empty);
             line.0 += 1;
             line.1.add(form);
             let note = form.note();
@@ -178,19 +203,16 @@ impl Summary {
                 line.2.push(note);
             }
         }
-        let mut text = String::from(
-            "| mnemonic | forms | ran | matched | differed | both #UD | note |\n\
-             |---|---:|---:|---:|---:|---:|---|\n",
-        );
+        let mut text = String::from("| mnemonic | forms | ran |");
+        self.engines.iter().for_each(|e| text += &format!(" matched, {} |", e.name()));
+        text += " differed | all #UD | note |\n|---|---:|---:|";
+        text += &"---:|".repeat(self.engines.len());
+        text += "---:|---:|---|\n";
         for (name, (forms, sum, notes)) in lines {
-            text += &format!(
-                "| {name} | {forms} | {} | {} | {} | {} | {} |\n",
-                sum.ran,
-                sum.matched,
-                sum.differed,
-                sum.undefined,
-                notes.join("; ")
-            );
+            text += &format!("| {name} | {forms} | {} |", sum.ran);
+            sum.scores.iter().for_each(|score| text += &format!(" {} |", score.matched));
+            let (differed, undefined) = (sum.differed(), sum.undefined);
+            text += &format!(" {differed} | {undefined} | {} |\n", notes.join("; "));
         }
         text
     }
@@ -198,42 +220,51 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for form in self.forms.iter().filter(|form| form.differed + form.no_answer > 0) {
-            writeln!(
-                f,
-                "{:?}: {} of {} differ{}",
-                form.code,
-                form.differed,
-                form.ran,
-                if form.no_answer > 0 { format!(", {}", form.note()) } else { String::new() }
-            )?;
-            for finding in &form.findings {
-                writeln!(f, "  {}", finding.text.replace('\n', "\n  "))?;
+        for form in &self.forms {
+            for score in form.scores.iter().filter(|score| score.differed > 0) {
+                let (engine, differed) = (score.engine.name(), score.differed);
+                writeln!(f, "{:?}, {engine}: {differed} of {} differ", form.code, form.ran)?;
+                write_findings(f, &score.findings)?;
+            }
+            if form.no_answer > 0 {
+                writeln!(f, "{:?}: {}", form.code, form.note())?;
+                write_findings(f, form.unanswered.as_slice())?;
             }
         }
         let t = self.total();
         let generated = self.forms.iter().filter(|form| form.not_generated.is_none()).count();
         writeln!(
             f,
-            "{}-bit code, {}, seed {}: {} forms, {generated} generated, {} cases",
+            "{}-bit code, seed {}: {} forms, {generated} generated, {} cases (of these #UD in all: \
+             {}), without an answer {}",
             self.bits,
-            self.engine.name(),
             self.seed,
             self.forms.len(),
-            t.ran
+            t.ran,
+            t.undefined,
+            t.no_answer
         )?;
-        writeln!(
-            f,
-            "matched {} (of these #UD in both: {}), differed {}, not offered to guests {}, \
-             without an answer {}",
-            t.matched, t.undefined, t.differed, t.not_offered, t.no_answer
-        )?;
-        writeln!(f, "matched by masks: {}", mask_counts(&t))
+        for score in &t.scores {
+            writeln!(
+                f,
+                "{}: matched {}, differed {}, not offered to guests {}; matched by masks: {}",
+                score.engine.name(),
+                score.matched,
+                score.differed,
+                score.not_offered,
+                mask_counts(score)
+            )?;
+        }
+        Ok(())
     }
 }
 
+fn write_findings(f: &mut fmt::Formatter<'_>, findings: &[Finding]) -> fmt::Result {
+    findings.iter().try_for_each(|found| writeln!(f, "  {}", found.text.replace('\n', "\n  ")))
+}
+
 /// How many cases each mask covered.
-fn mask_counts(total: &FormResult) -> String {
+fn mask_counts(total: &Score) -> String {
     let counted = Mask::ALL.into_iter().zip(total.masked).filter(|(_, n)| *n > 0);
     let texts: Vec<String> = counted.map(|(mask, n)| format!("{mask} {n}")).collect();
     if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }

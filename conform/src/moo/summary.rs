@@ -1,7 +1,7 @@
 //! What a run came to.
 
 use super::rules::RULES;
-use crate::report::{Group, Report};
+use crate::report::{Group, Report, Suite};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -94,11 +94,12 @@ impl Summary {
                 failures: failures.chain(file.failures.iter().map(|f| f.text.clone())).collect(),
             }
         });
-        Report {
+        Suite {
             suite: "moo".to_owned(),
             parameters: vec![("masks".to_owned(), masks)],
             groups: groups.collect(),
         }
+        .into()
     }
 
     /// One line for each file: strict and masked score.
