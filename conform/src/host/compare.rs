@@ -158,18 +158,18 @@ struct Comparer<'a> {
 }
 
 impl Comparer<'_> {
-    fn report(&mut self, what: &str, host: String, ours: String) {
-        self.result.found.push(Difference { what: what.to_owned(), host, ours });
+    fn report(&mut self, what: impl fmt::Display, host: String, ours: String) {
+        self.result.found.push(Difference { what: what.to_string(), host, ours });
     }
 
-    fn number(&mut self, what: &str, host: u64, ours: u64) {
+    fn number(&mut self, what: impl fmt::Display, host: u64, ours: u64) {
         if host != ours {
             self.report(what, format!("{host:#x}"), format!("{ours:#x}"));
         }
     }
 
     /// [`Comparer::number`], where `mask` makes a difference none.
-    fn masked(&mut self, mask: Mask, what: &str, host: u64, ours: u64) {
+    fn masked(&mut self, mask: Mask, what: impl fmt::Display, host: u64, ours: u64) {
         if host != ours && !self.excuse(mask) {
             self.number(what, host, ours);
         }
@@ -240,9 +240,9 @@ impl Comparer<'_> {
         self.number("FTW", a.legacy[legacy::FTW].into(), b.legacy[legacy::FTW].into());
         for i in 0..8 {
             let at = legacy::ST + 16 * i;
-            self.number(&format!("ST({i}) significand"), a.qword(at), b.qword(at));
+            self.number(format_args!("ST({i}) significand"), a.qword(at), b.qword(at));
             let (x, y) = (a.word(at + 8).into(), b.word(at + 8).into());
-            self.number(&format!("ST({i}) exponent"), x, y);
+            self.number(format_args!("ST({i}) exponent"), x, y);
         }
         self.x87_pointers(a, b);
     }
@@ -292,14 +292,14 @@ impl Comparer<'_> {
             let wide = i >= 16 || x[32..] != y[32..];
             let (name, end) = if wide { ("ZMM", width) } else { ("YMM", 32) };
             let text = |bytes: &[u8]| super::describe::vector_text(&bytes[..end]);
-            self.report(&format!("{name}{i}"), text(&x), text(&y));
+            self.report(format_args!("{name}{i}"), text(&x), text(&y));
         }
         for i in 0..8 {
-            let (name, x, y) = (format!("K{i}"), a.opmask[i], b.opmask[i]);
+            let (name, x, y) = (format_args!("K{i}"), a.opmask[i], b.opmask[i]);
             if partial && insn.op_mask() == Register::K0 + i as u32 {
-                self.masked(Mask::GatherOrder, &name, x, y);
+                self.masked(Mask::GatherOrder, name, x, y);
             } else if host_has_avx512() {
-                self.number(&name, x, y);
+                self.number(name, x, y);
             }
         }
     }
@@ -308,17 +308,17 @@ impl Comparer<'_> {
         if host.memory == ours.memory {
             return;
         }
-        let mut ours_masked = ours.memory.clone();
+        let (host, mut ours) = (host.memory.bytes(), ours.memory.bytes());
         for (mask, bytes) in self.memory_masks() {
-            let differs = |&at: &usize| ours_masked[at] != host.memory[at];
+            let differs = |&at: &usize| ours[at] != host[at];
             let bytes: Vec<usize> = bytes.filter_map(offset_of).filter(differs).collect();
             if !bytes.is_empty() && self.excuse(mask) {
-                bytes.into_iter().for_each(|at| ours_masked[at] = host.memory[at]);
+                bytes.into_iter().for_each(|at| ours[at] = host[at]);
             }
         }
         let memory_of_scatter = self.insn.is_vsib() && !self.completed;
-        if host.memory != ours_masked && !(memory_of_scatter && self.excuse(Mask::GatherOrder)) {
-            self.report_memory(&host.memory, &ours_masked);
+        if host != ours && !(memory_of_scatter && self.excuse(Mask::GatherOrder)) {
+            self.report_memory(&host, &ours);
         }
     }
 
@@ -369,8 +369,8 @@ impl Comparer<'_> {
         let count = (first..=last).filter(|&i| a[i] != b[i]).count();
         let end = (first + 16).min(MEMORY);
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let what = format!("memory at {:#x} ({count} bytes differ)", address_of(first));
-        self.report(&what, hex(&a[first..end]), hex(&b[first..end]));
+        let what = format_args!("memory at {:#x} ({count} bytes differ)", address_of(first));
+        self.report(what, hex(&a[first..end]), hex(&b[first..end]));
     }
 }
 

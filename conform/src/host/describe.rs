@@ -109,7 +109,7 @@ fn describe_memory(case: &Case, insn: &Instruction, text: &mut String) {
         for i in 0..SHOWN as u64 {
             match offset_of(address.wrapping_add(i)) {
                 Some(at) => {
-                    let _ = write!(text, " {:02x}", case.memory[at]);
+                    let _ = write!(text, " {:02x}", case.memory.byte(at));
                 }
                 None => text.push_str(" --"),
             }

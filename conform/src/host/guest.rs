@@ -1,7 +1,8 @@
 //! The same case in a guest: a long-mode machine whose user half looks like the host's child, and
 //! whose kernel is one HLT for each exception vector.
 
-use super::layout::{CODE, CODE_SIZE, CONTENTS, FILL, Kind, MAP, MEMORY, PAGE, PAGES, WINDOW};
+use super::layout::{CODE, CODE_SIZE, FILL, Kind, MAP, MEMORY, PAGE, PAGES, WINDOW, address_of};
+use super::memory::{Base, LINE, Memory, changed_lines};
 use super::segments::{GDT, LdtEntry};
 use super::state::{Case, Outcome, State, legacy};
 use interp::{Exit, sync};
@@ -129,6 +130,10 @@ pub struct Guest<E> {
     ram: Arc<GuestRam>,
     engine: E,
     ldt: Vec<LdtEntry>,
+    /// What the window holds between cases.
+    base: Option<Base>,
+    /// What it held behind the last one.
+    seen: Box<[u8; MEMORY]>,
 }
 
 impl<E: Executor> Guest<E> {
@@ -144,14 +149,25 @@ impl<E: Executor> Guest<E> {
         set_system_registers(&mut cpu, ldt);
         sync::paging_changed(&mut cpu, &mut mmu).map_err(GuestError::Paging)?;
         let (engine, reset) = (E::new()?, cpu.clone());
-        Ok(Guest { reset, cpu: LowBox::new(cpu)?, mmu, ram, engine, ldt: ldt.to_vec() })
+        Ok(Guest {
+            reset,
+            cpu: LowBox::new(cpu)?,
+            mmu,
+            ram,
+            engine,
+            ldt: ldt.to_vec(),
+            base: None,
+            seen: Box::new([0; MEMORY]),
+        })
     }
 
     fn execute(&mut self, case: &Case) -> Result<Outcome, String> {
+        let base = case.memory.base().clone();
         self.load(case);
         let exit = self.engine.run(&mut self.cpu, &mut self.mmu, MAX_INSTRUCTIONS);
+        let memory = self.take_memory(base);
         let outcome = match exit {
-            Exit::Stopped if self.cpu.activity == Activity::Halted => self.outcome(),
+            Exit::Stopped if self.cpu.activity == Activity::Halted => self.outcome(memory),
             Exit::Stopped => Err(format!("the CPU is {:?}", self.cpu.activity)),
             Exit::Limit => Err(format!("no exception within {MAX_INSTRUCTIONS} instructions")),
             Exit::Request => Err("the engine asked for service".to_owned()),
@@ -170,9 +186,14 @@ impl<E: Executor> Guest<E> {
     }
 
     fn load(&mut self, case: &Case) {
-        for (i, page) in CONTENTS.iter().enumerate() {
-            let gpa = WINDOW_FRAMES + (page * PAGE) as u64;
-            self.poke(gpa, &case.memory[i * PAGE..(i + 1) * PAGE]);
+        if !self.base.as_ref().is_some_and(|base| case.memory.shares_base(base)) {
+            for (i, page) in case.memory.base().chunks_exact(PAGE).enumerate() {
+                self.poke(frame_of(address_of(i * PAGE)), page);
+            }
+            self.base = Some(case.memory.base().clone());
+        }
+        for line in case.memory.lines() {
+            self.poke(frame_of(address_of(line.number as usize * LINE)), &line.bytes);
         }
         let room = (CODE + CODE_SIZE).saturating_sub((case.linear - WINDOW) as usize);
         self.poke(frame_of(case.linear), &case.code[..case.code.len().min(room)]);
@@ -200,12 +221,27 @@ impl<E: Executor> Guest<E> {
         for (i, register) in cpu.vector.iter_mut().enumerate() {
             let bytes = state.vector(i);
             for (word, chunk) in register.0.iter_mut().zip(bytes.chunks_exact(8)) {
-                *word = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+                *word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
             }
         }
         cpu.opmask = state.opmask;
         *self.cpu = cpu;
         sync::mode_changed(&mut self.cpu, &mut self.mmu);
+    }
+
+    /// What the window holds; it is as in the base again afterwards.
+    fn take_memory(&mut self, base: Base) -> Memory {
+        let mut lines = Vec::new();
+        for (i, page) in self.seen.chunks_exact_mut(PAGE).enumerate() {
+            let _ = self.ram.read(frame_of(address_of(i * PAGE)), page);
+            let before = &base[i * PAGE..(i + 1) * PAGE];
+            changed_lines(i * PAGE / LINE, before, page, |line| lines.push(line));
+        }
+        for line in &lines {
+            let at = line.number as usize * LINE;
+            self.poke(frame_of(address_of(at)), &base[at..at + LINE]);
+        }
+        Memory::with_lines(base, lines)
     }
 
     fn segment(&self, selector: u16) -> Segment {
@@ -222,7 +258,7 @@ impl<E: Executor> Guest<E> {
 
     /// Reads what the exception left: its number from the handler that was entered, the rest from
     /// its frame.
-    fn outcome(&mut self) -> Result<Outcome, String> {
+    fn outcome(&mut self, memory: Memory) -> Result<Outcome, String> {
         let slot = self.cpu.rip.wrapping_sub(HANDLERS + 1);
         if slot >= 32 * 16 || !slot.is_multiple_of(16) {
             return Err(format!("the CPU halted at {:#x}, not in a handler", self.cpu.rip));
@@ -245,11 +281,6 @@ impl<E: Executor> Guest<E> {
         state.gpr[4] = rsp;
         state.selectors[SegReg::CS as usize] = cs as u16;
         state.selectors[SegReg::SS as usize] = ss as u16;
-        let mut memory = Box::new([0; MEMORY]);
-        for (i, page) in CONTENTS.iter().enumerate() {
-            let gpa = WINDOW_FRAMES + (page * PAGE) as u64;
-            let _ = self.ram.read(gpa, &mut memory[i * PAGE..(i + 1) * PAGE]);
-        }
         let address = if vector == Vector::PF as u8 { self.cpu.cr2 } else { 0 };
         Ok(Outcome { vector, error: error as u32, address, state, memory })
     }

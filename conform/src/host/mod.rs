@@ -8,6 +8,7 @@ pub mod generate;
 mod guest;
 pub mod layout;
 pub mod masks;
+pub mod memory;
 mod random;
 mod sandbox;
 pub mod segments;

@@ -1,6 +1,7 @@
 //! Makes a difference's input state as plain as it can be while the difference stays.
 
 use super::compare::Difference;
+use super::memory::Memory;
 use super::state::{Case, State, legacy};
 use super::{Bench, Verdict};
 use x86::flags;
@@ -34,7 +35,8 @@ pub(super) fn shrink(
 fn steps() -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let reset = State::new();
-    steps.push(Box::new(|case| case.memory.fill(0)));
+    let zero = Memory::zero();
+    steps.push(Box::new(move |case| case.memory = zero.clone()));
     steps.push(Box::new(move |case| {
         case.state.legacy[..legacy::XMM].copy_from_slice(&reset.legacy[..legacy::XMM]);
     }));

@@ -1,6 +1,7 @@
 //! What a case starts from and what comes out of it.
 
-use super::layout::{CODE_ROOM, MEMORY};
+use super::layout::CODE_ROOM;
+use super::memory::Memory;
 use iced_x86::{Code, Decoder, Instruction};
 
 /// Registers of a user-mode program. `repr(C)`, since two processes share it.
@@ -94,7 +95,7 @@ impl State {
 
     /// A 32-bit field of the legacy image.
     pub fn dword(&self, at: usize) -> u32 {
-        u32::from(self.word(at)) | u32::from(self.word(at + 2)) << 16
+        self.legacy[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
     }
 
     /// Sets a 32-bit field of the legacy image.
@@ -104,7 +105,7 @@ impl State {
 
     /// A 64-bit field of the legacy image.
     pub fn qword(&self, at: usize) -> u64 {
-        u64::from(self.dword(at)) | u64::from(self.dword(at + 4)) << 32
+        self.legacy[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 
     /// Sets a 64-bit field of the legacy image.
@@ -161,8 +162,8 @@ pub struct Case {
     pub linear: u64,
     /// Registers.
     pub state: State,
-    /// Memory: see [`super::layout::CONTENTS`].
-    pub memory: Box<[u8; MEMORY]>,
+    /// Memory.
+    pub memory: Memory,
 }
 
 impl Case {
@@ -194,5 +195,5 @@ pub struct Outcome {
     /// Registers at the exception.
     pub state: State,
     /// Memory at the exception.
-    pub memory: Box<[u8; MEMORY]>,
+    pub memory: Memory,
 }

@@ -10,6 +10,7 @@ mod values;
 use super::layout::{
     CODE, CODE_ROOM, CODE_SIZE, CONTENTS, FILL, Kind, MAP, MEMORY, PAGE, WINDOW, WINDOW_END,
 };
+use super::memory::{Base, Memory};
 use super::random::Random;
 use super::segments::{CODE16, CODE32, CODE64, DATA, DATA16, LDT, ldt_selector};
 use super::state::{Case, State, decode};
@@ -25,7 +26,7 @@ pub struct Generator {
     seed: u64,
     bits: u32,
     /// Memory that cases start from, before they change what they use.
-    memory: Box<[u8; MEMORY]>,
+    memory: Base,
 }
 
 /// A case in the making.
@@ -39,7 +40,7 @@ impl Generator {
     pub fn new(seed: u64, bits: u32) -> Generator {
         let mut memory = Box::new([0; MEMORY]);
         Random::new(seed, [0, u64::from(bits)]).fill(&mut memory[..]);
-        Generator { seed, bits, memory }
+        Generator { seed, bits, memory: memory.into() }
     }
 
     /// The code size.
@@ -65,7 +66,7 @@ impl Generator {
         let cs_base = if self.bits == 16 { WINDOW } else { 0 };
         state.rip = linear - cs_base;
         let bits = self.bits;
-        let memory = self.memory.clone();
+        let memory = Memory::new(self.memory.clone());
         let case = Case { bits, form, number, code, len, linear, state, memory };
         let mut draft = Draft { random, case };
         draft.set_segments();
@@ -175,7 +176,7 @@ impl Draft {
         let at = super::describe::operand_address(&self.case, insn)?;
         let bytes = (0..size as u64).rev();
         bytes
-            .map(|i| offset_of(at.wrapping_add(i)).map(|at| u64::from(self.case.memory[at])))
+            .map(|i| offset_of(at.wrapping_add(i)).map(|at| u64::from(self.case.memory.byte(at))))
             .try_fold(0, |word, byte| Some(word << 8 | byte?))
     }
 
@@ -216,7 +217,7 @@ impl Draft {
     fn write(&mut self, linear: u64, bytes: &[u8]) {
         for (i, &byte) in bytes.iter().enumerate() {
             if let Some(at) = offset_of(linear.wrapping_add(i as u64)) {
-                self.case.memory[at] = byte;
+                self.case.memory.set(at, byte);
             }
         }
     }

@@ -2,12 +2,13 @@
 //! thread-local storage (FS belongs to the cases), no standard library that could use them.
 
 use super::super::layout::{
-    CODE, CODE_SIZE, CONTENTS, FILL, Kind, MAP, PAGE, PAGES, WINDOW, WINDOW_END,
+    CODE, CODE_SIZE, CONTENTS, FILL, Kind, MAP, MEMORY, PAGE, PAGES, WINDOW, WINDOW_END, address_of,
 };
+use super::super::memory::{LINE, changed_lines};
 use super::super::segments::LdtEntry;
 use super::super::state::{State, legacy};
 use super::entry::{Frame, signal_entry};
-use super::{STACK, Shared};
+use super::{Lines, STACK, Shared};
 use libc::{c_int, c_void, sock_filter, sock_fprog, ucontext_t};
 use std::arch::asm;
 use std::mem;
@@ -309,11 +310,7 @@ unsafe fn finish(shared: *mut Shared, context: *mut ucontext_t, frame: *const Fr
         (*job).vector = gregs[libc::REG_TRAPNO as usize] as u32;
         (*job).error = gregs[libc::REG_ERR as usize] as u32;
         (*job).address = gregs[libc::REG_CR2 as usize] as u64;
-        let window = (&raw const (*shared).window).cast::<u8>();
-        let out = (&raw mut (*job).memory_after).cast::<u8>();
-        for (i, page) in CONTENTS.iter().enumerate() {
-            ptr::copy_nonoverlapping(window.add(page * PAGE), out.add(i * PAGE), PAGE);
-        }
+        take_memory(&mut (*shared).window, &(*shared).base, &mut (*job).memory_after);
         // Back to INT3.
         let at = (*job).code_offset as usize;
         let len = (*job).code.len().min(PAGES * PAGE - at);
@@ -321,14 +318,36 @@ unsafe fn finish(shared: *mut Shared, context: *mut ucontext_t, frame: *const Fr
     }
 }
 
+/// Notes the lines that are not as in the base, and makes them so again.
+fn take_memory(window: &mut [u8; PAGES * PAGE], base: &[u8; MEMORY], out: &mut Lines) {
+    out.count = 0;
+    for (i, &page) in CONTENTS.iter().enumerate() {
+        let base = &base[i * PAGE..(i + 1) * PAGE];
+        let now = &mut window[page * PAGE..(page + 1) * PAGE];
+        changed_lines(i * PAGE / LINE, base, now, |line| {
+            out.lines[out.count as usize] = line;
+            out.count += 1;
+        });
+        if base != now {
+            now.copy_from_slice(base);
+        }
+    }
+}
+
+/// Offset in the window of a line of memory.
+fn offset_of_line(number: u32) -> usize {
+    (address_of(number as usize * LINE) - WINDOW) as usize
+}
+
 unsafe fn begin(shared: *mut Shared, context: *mut ucontext_t, frame: *mut Frame) {
     // SAFETY: see `ringshift_conform_signal`.
     unsafe {
         let job = &raw mut (*shared).jobs[(*shared).index as usize];
         let window = (&raw mut (*shared).window).cast::<u8>();
-        let memory = (&raw const (*job).memory_before).cast::<u8>();
-        for (i, page) in CONTENTS.iter().enumerate() {
-            ptr::copy_nonoverlapping(memory.add(i * PAGE), window.add(page * PAGE), PAGE);
+        let memory = &(*job).memory_before;
+        for line in memory.lines.iter().take(memory.count as usize) {
+            let at = offset_of_line(line.number);
+            ptr::copy_nonoverlapping(line.bytes.as_ptr(), window.add(at), LINE);
         }
         // The code pages end the instruction's room.
         let at = (*job).code_offset as usize;

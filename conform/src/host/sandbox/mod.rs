@@ -9,7 +9,8 @@
 mod child;
 mod entry;
 
-use super::layout::{CODE_ROOM, MEMORY, PAGE, PAGES};
+use super::layout::{CODE_ROOM, CONTENTS, MEMORY, PAGE, PAGES};
+use super::memory::{Base, LINES, Line, Memory};
 use super::segments::LdtEntry;
 use super::state::{Case, Outcome, State};
 use libc::c_int;
@@ -66,14 +67,21 @@ pub(crate) enum NoAnswer {
 struct Job {
     before: State,
     after: State,
-    memory_before: [u8; MEMORY],
-    memory_after: [u8; MEMORY],
     code: [u8; CODE_ROOM],
     /// Offset of the instruction in the window.
     code_offset: u32,
     vector: u32,
     error: u32,
     address: u64,
+    memory_before: Lines,
+    memory_after: Lines,
+}
+
+/// Lines of memory that are not as in the base.
+#[repr(C)]
+struct Lines {
+    count: u32,
+    lines: [Line; LINES],
 }
 
 /// What both processes share. The window comes first: the child maps its pages again, where the
@@ -81,6 +89,8 @@ struct Job {
 #[repr(C)]
 struct Shared {
     window: [u8; PAGES * PAGE],
+    /// What the cases of a batch start from, and the window holds between them.
+    base: [u8; MEMORY],
     /// Number of the batch that the parent asks for.
     asked: AtomicU32,
     /// Number of the batch that the child has done.
@@ -107,6 +117,8 @@ pub(super) struct Sandbox {
     ldt: Vec<LdtEntry>,
     pid: libc::pid_t,
     batch: u32,
+    /// What the window holds.
+    base: Option<Base>,
 }
 
 // SAFETY: the pointers are to mappings that the Sandbox owns.
@@ -155,6 +167,7 @@ impl Sandbox {
             ldt: ldt.to_vec(),
             pid: 0,
             batch: 0,
+            base: None,
         };
         let extended = child::COMPONENTS.map(|(number, _)| component(number));
         // SAFETY: the mapping is ours; no child exists yet.
@@ -173,6 +186,7 @@ impl Sandbox {
             (*self.shared).step.store(0, Ordering::Relaxed);
         }
         self.batch = 0;
+        self.base = None;
         // SAFETY: the child only makes system calls and executes `child::main`, which takes no
         // locks and does not allocate.
         let pid = unsafe { libc::fork() };
@@ -200,7 +214,10 @@ impl Sandbox {
     ) -> Result<Vec<Result<Outcome, NoAnswer>>, SandboxError> {
         let mut outcomes = Vec::with_capacity(cases.len());
         while let Some(rest) = cases.get(outcomes.len()..).filter(|rest| !rest.is_empty()) {
-            let rest = &rest[..rest.len().min(BATCH)];
+            let base = rest[0].memory.base();
+            let alike = rest.iter().take_while(|case| case.memory.shares_base(base)).count();
+            let rest = &rest[..alike.min(BATCH)];
+            self.load_base(base);
             for (i, case) in rest.iter().enumerate() {
                 // SAFETY: the child waits for the batch; the index is below BATCH.
                 unsafe { load(&mut (*self.shared).jobs[i], case) };
@@ -214,7 +231,7 @@ impl Sandbox {
             };
             for i in 0..done {
                 // SAFETY: the child waits or is dead; the index is below BATCH.
-                outcomes.push(Ok(outcome(unsafe { &(*self.shared).jobs[i] })));
+                outcomes.push(Ok(outcome(unsafe { &(*self.shared).jobs[i] }, base)));
             }
             if let Some(failure) = failure {
                 outcomes.push(Err(failure));
@@ -222,6 +239,20 @@ impl Sandbox {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Fills the window, where it holds something else.
+    fn load_base(&mut self, base: &Base) {
+        if self.base.as_ref().is_some_and(|old| Base::ptr_eq(old, base)) {
+            return;
+        }
+        // SAFETY: the mapping is ours, and the child waits.
+        let shared = unsafe { &mut *self.shared };
+        shared.base = **base;
+        for (page, bytes) in CONTENTS.iter().zip(base.chunks_exact(PAGE)) {
+            shared.window[page * PAGE..(page + 1) * PAGE].copy_from_slice(bytes);
+        }
+        self.base = Some(base.clone());
     }
 
     fn ask(&mut self, count: u32) {
@@ -313,17 +344,20 @@ fn xcr0() -> u64 {
 
 fn load(job: &mut Job, case: &Case) {
     job.before = case.state;
-    job.memory_before = *case.memory;
+    let lines = case.memory.lines();
+    job.memory_before.count = lines.len() as u32;
+    job.memory_before.lines[..lines.len()].copy_from_slice(lines);
     job.code = case.code;
     job.code_offset = (case.linear - super::layout::WINDOW) as u32;
 }
 
-fn outcome(job: &Job) -> Outcome {
+fn outcome(job: &Job, base: &Base) -> Outcome {
+    let lines = &job.memory_after.lines[..(job.memory_after.count as usize).min(LINES)];
     Outcome {
         vector: job.vector as u8,
         error: job.error,
         address: job.address,
         state: job.after,
-        memory: Box::new(job.memory_after),
+        memory: Memory::with_lines(base.clone(), lines.to_vec()),
     }
 }
