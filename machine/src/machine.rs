@@ -20,7 +20,8 @@ use crate::interrupts::Interrupts;
 use crate::lockstep::Board;
 use crate::stats::Stats;
 use crate::timers::Timers;
-use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, Vcpu, VcpuBus};
+use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, TSC_HZ, Vcpu, VcpuBus};
+use devices::apic::APIC_BUS_FREQUENCY_HZ;
 use devices::legacy::coprocessor::CoprocessorError;
 use devices::legacy::i8042::I8042Device;
 use devices::legacy::rtc::MemorySizes;
@@ -31,7 +32,7 @@ use load::board_info;
 use pc::Builder;
 use softmmu::{GuestRam, LowBox, Mmu, RamRange};
 use std::sync::{Arc, Mutex};
-use x86::cpuid::{Feature, Policy};
+use x86::cpuid::{Clocks, Feature, Policy};
 use x86::{Activity, Cpu};
 
 const MIN_MEMORY: u64 = 1 << 20;
@@ -132,7 +133,7 @@ impl Machine {
 
     fn build(
         config: Config,
-        policy: Policy,
+        mut policy: Policy,
         clock: Arc<dyn Clock>,
         peripherals: Peripherals,
         rom: Option<Rom>,
@@ -145,6 +146,7 @@ impl Machine {
         if !(1..=MAX_CPUS).contains(&config.cpus) {
             return Err(MachineError::CpuCount(config.cpus));
         }
+        policy.clocks = Some(Clocks { tsc_hz: TSC_HZ, crystal_hz: APIC_BUS_FREQUENCY_HZ });
         let policy = Arc::new(policy);
         let mut ranges = RamRange::pc(config.memory, board::MMIO_START);
         ranges.extend(rom.as_ref().map(|rom| rom_range(rom.bios.len() as u64)));

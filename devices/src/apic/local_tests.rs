@@ -22,6 +22,11 @@ fn at(ns: u64) -> Now {
     Now { ns, tsc: 2 * ns }
 }
 
+/// After so many clocks of the timer.
+fn clocks(count: u64) -> Now {
+    at(count * (1_000_000_000 / APIC_BUS_FREQUENCY_HZ))
+}
+
 fn read(apic: &mut LocalApic, offset: u64) -> u32 {
     read_at(apic, offset, NOW)
 }
@@ -378,13 +383,13 @@ fn timer_interrupts() {
     let _ = write(&mut apic, 0x3E0, 0xB);
     let _ = write(&mut apic, 0x320, 0xEE);
     assert_eq!(write(&mut apic, 0x380, 0x1_0000), Effect::TimerChanged);
-    assert_eq!(apic.next_deadline(), Some(Deadline::Nanoseconds(0x1_0000)));
-    assert_eq!(read_at(&mut apic, 0x390, at(0x8000)), 0x8000);
-    assert!(!apic.tick(at(0xFFFF)));
-    assert!(apic.tick(at(0x1_0000)));
+    assert_eq!(apic.next_deadline(), Some(Deadline::Nanoseconds(clocks(0x1_0000).ns)));
+    assert_eq!(read_at(&mut apic, 0x390, clocks(0x8000)), 0x8000);
+    assert!(!apic.tick(clocks(0xFFFF)));
+    assert!(apic.tick(clocks(0x1_0000)));
     assert_eq!(apic.acknowledge(), 0xEE);
     assert_eq!(apic.next_deadline(), None);
-    assert_eq!(read_at(&mut apic, 0x390, at(0x2_0000)), 0);
+    assert_eq!(read_at(&mut apic, 0x390, clocks(0x2_0000)), 0);
     assert_eq!(read(&mut apic, 0x380), 0x1_0000);
 }
 
@@ -396,10 +401,10 @@ fn a_masked_timer_counts_silently() {
     let _ = write(&mut apic, 0x380, 100_000);
     assert_eq!(apic.next_deadline(), None);
     // The period that ended under the mask stays silent after unmasking.
-    let _ = apic.write_mmio(0x320, &0x2_00EEu32.to_le_bytes(), at(150_000));
+    let _ = apic.write_mmio(0x320, &0x2_00EEu32.to_le_bytes(), clocks(150_000));
     assert_eq!(apic.interrupt_pending(), None);
-    assert_eq!(apic.next_deadline(), Some(Deadline::Nanoseconds(200_000)));
-    assert!(apic.tick(at(200_000)));
+    assert_eq!(apic.next_deadline(), Some(Deadline::Nanoseconds(clocks(200_000).ns)));
+    assert!(apic.tick(clocks(200_000)));
 }
 
 #[test]
@@ -410,20 +415,20 @@ fn timer_mode_changes() {
         let _ = apic.write_mmio(0x320, &value.to_le_bytes(), now);
     };
     let _ = write(&mut apic, 0x380, 1000);
-    lvt(&mut apic, 0x2_00EE, at(600));
-    assert_eq!(read_at(&mut apic, 0x390, at(600)), 400, "goes on");
-    assert_eq!(read_at(&mut apic, 0x390, at(1100)), 900, "reloaded");
-    lvt(&mut apic, 0x0_00EE, at(1500));
-    assert_eq!(read_at(&mut apic, 0x390, at(1500)), 500);
-    assert_eq!(read_at(&mut apic, 0x390, at(2000)), 0);
-    lvt(&mut apic, 0x2_00EE, at(2500));
-    assert_eq!(read_at(&mut apic, 0x390, at(9000)), 0, "stays at zero");
-    let _ = apic.write_mmio(0x380, &1000u32.to_le_bytes(), at(9000));
-    lvt(&mut apic, 0x4_00EE, at(9000));
+    lvt(&mut apic, 0x2_00EE, clocks(600));
+    assert_eq!(read_at(&mut apic, 0x390, clocks(600)), 400, "goes on");
+    assert_eq!(read_at(&mut apic, 0x390, clocks(1100)), 900, "reloaded");
+    lvt(&mut apic, 0x0_00EE, clocks(1500));
+    assert_eq!(read_at(&mut apic, 0x390, clocks(1500)), 500);
+    assert_eq!(read_at(&mut apic, 0x390, clocks(2000)), 0);
+    lvt(&mut apic, 0x2_00EE, clocks(2500));
+    assert_eq!(read_at(&mut apic, 0x390, clocks(9000)), 0, "stays at zero");
+    let _ = apic.write_mmio(0x380, &1000u32.to_le_bytes(), clocks(9000));
+    lvt(&mut apic, 0x4_00EE, clocks(9000));
     assert_eq!(apic.next_deadline(), None, "disarmed");
-    let _ = apic.write_mmio(0x380, &1000u32.to_le_bytes(), at(9000));
-    lvt(&mut apic, 0x0_00EE, at(9000));
-    assert_eq!(read_at(&mut apic, 0x390, at(9000)), 0);
+    let _ = apic.write_mmio(0x380, &1000u32.to_le_bytes(), clocks(9000));
+    lvt(&mut apic, 0x0_00EE, clocks(9000));
+    assert_eq!(read_at(&mut apic, 0x390, clocks(9000)), 0);
 }
 
 #[test]

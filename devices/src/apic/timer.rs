@@ -4,12 +4,21 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::NS_PER_SECOND;
+
 use super::registers::{DCR_WRITABLE, LVT_TIMER_PERIODIC, LVT_TIMER_TSC_DEADLINE};
 
-/// The frequency of the timer's clock before the divider, in hertz. Report it
-/// as the core crystal clock (CPUID leaf 15H) or as the APIC bus frequency
-/// (hypervisor leaf 40000010H EBX, in kHz), so that guests need not calibrate.
-pub const APIC_BUS_FREQUENCY_HZ: u64 = 1_000_000_000;
+/// The frequency of the timer's clock before the divider, in hertz: the core
+/// crystal clock of Intel's server processors (SDM volume 3B, section "Determining
+/// the Processor Base Frequency"), reported by CPUID leaf 15H and hypervisor leaf
+/// 40000010H. It divides the machine's nanoseconds without remainder. Counts of a
+/// nanosecond, which other hypervisors have, pass too quickly for a guest that
+/// expects two reads to lie near each other, on a host that has other things to do.
+pub const APIC_BUS_FREQUENCY_HZ: u64 = 25_000_000;
+
+/// Nanoseconds of a clock before the divider.
+const NS_PER_CLOCK: u64 = NS_PER_SECOND / APIC_BUS_FREQUENCY_HZ;
+const _: () = assert!(NS_PER_SECOND.is_multiple_of(APIC_BUS_FREQUENCY_HZ));
 
 /// A periodic timer is not reported to have fired sooner than this after the
 /// last time. A guest that asks for a tick each nanosecond gets fewer, and the
@@ -78,7 +87,12 @@ pub(super) struct ApicTimer {
 }
 
 impl ApicTimer {
-    /// Nanoseconds for one count: 1 to 128.
+    /// Nanoseconds for one count.
+    fn count_ns(&self) -> u64 {
+        self.divisor() * NS_PER_CLOCK
+    }
+
+    /// 1 to 128.
     fn divisor(&self) -> u64 {
         let code = self.divide_configuration >> 1 & 0b100 | self.divide_configuration & 0b11;
         // 000 to 110 divide by 2 to 128, 111 by 1.
@@ -86,7 +100,7 @@ impl ApicTimer {
     }
 
     fn period_ns(&self) -> u64 {
-        u64::from(self.initial_count) * self.divisor()
+        u64::from(self.initial_count) * self.count_ns()
     }
 
     pub(super) fn initial_count(&self) -> u32 {
@@ -112,7 +126,7 @@ impl ApicTimer {
 
     /// The current-count register. Call [`ApicTimer::advance`] first.
     pub(super) fn current_count(&self, now: Now) -> u32 {
-        let count = self.remaining_ns(now).div_ceil(self.divisor());
+        let count = self.remaining_ns(now).div_ceil(self.count_ns());
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -132,7 +146,7 @@ impl ApicTimer {
         let count = u64::from(self.current_count(now));
         self.divide_configuration = value & DCR_WRITABLE;
         if self.expiry_ns.is_some() {
-            self.expiry_ns = Some(now.ns.saturating_add(count * self.divisor()));
+            self.expiry_ns = Some(now.ns.saturating_add(count * self.count_ns()));
         }
     }
 
@@ -203,8 +217,13 @@ impl ApicTimer {
 mod tests {
     use super::*;
 
-    fn at(ns: u64) -> Now {
-        Now { ns, tsc: 0 }
+    /// After so many clocks.
+    fn at(clocks: u64) -> Now {
+        Now { ns: clocks * NS_PER_CLOCK, tsc: 0 }
+    }
+
+    fn deadline(clocks: u64) -> Option<Deadline> {
+        Some(Deadline::Nanoseconds(clocks * NS_PER_CLOCK))
     }
 
     #[test]
@@ -229,7 +248,7 @@ mod tests {
         let mut timer = ApicTimer::default();
         timer.set_divide_configuration(0b0001, at(0));
         timer.set_initial_count(TimerMode::OneShot, 100, at(1000));
-        assert_eq!(timer.next_deadline(TimerMode::OneShot), Some(Deadline::Nanoseconds(1400)));
+        assert_eq!(timer.next_deadline(TimerMode::OneShot), deadline(1400));
         assert_eq!(timer.current_count(at(1000)), 100);
         assert_eq!(timer.current_count(at(1005)), 99);
         assert!(!timer.advance(TimerMode::OneShot, at(1399)));
@@ -246,7 +265,7 @@ mod tests {
         timer.set_divide_configuration(0b1011, at(0));
         timer.set_initial_count(TimerMode::Periodic, 100_000, at(0));
         assert!(timer.advance(TimerMode::Periodic, at(350_000)));
-        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(400_000)));
+        assert_eq!(timer.next_deadline(TimerMode::Periodic), deadline(400_000));
         assert!(timer.advance(TimerMode::Periodic, at(400_000)));
         assert_eq!(timer.current_count(at(400_000)), 100_000);
     }
@@ -260,10 +279,10 @@ mod tests {
         assert_eq!(timer.current_count(at(310)), 290);
         assert_eq!(timer.current_count(at(599)), 1);
         assert_eq!(timer.current_count(at(600)), 300);
-        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(20_400)));
+        assert_eq!(timer.next_deadline(TimerMode::Periodic), deadline(900));
         timer.set_initial_count(TimerMode::Periodic, 1, at(1000));
         assert!(timer.advance(TimerMode::Periodic, at(1001)));
-        assert_eq!(timer.next_deadline(TimerMode::Periodic), Some(Deadline::Nanoseconds(21_001)));
+        assert_eq!(timer.next_deadline(TimerMode::Periodic), deadline(1501));
     }
 
     #[test]
@@ -273,14 +292,15 @@ mod tests {
         timer.set_initial_count(TimerMode::OneShot, 100, at(0));
         timer.set_divide_configuration(0b0000, at(50));
         assert_eq!(timer.current_count(at(50)), 50);
-        assert_eq!(timer.next_deadline(TimerMode::OneShot), Some(Deadline::Nanoseconds(150)));
+        assert_eq!(timer.next_deadline(TimerMode::OneShot), deadline(150));
     }
 
     #[test]
     fn time_near_its_end_does_not_overflow() {
         let mut timer = ApicTimer::default();
-        timer.set_initial_count(TimerMode::Periodic, u32::MAX, at(u64::MAX - 1));
-        assert!(timer.advance(TimerMode::Periodic, at(u64::MAX)));
-        assert!(timer.advance(TimerMode::Periodic, at(u64::MAX)));
+        let end = |before: u64| Now { ns: u64::MAX - before, tsc: 0 };
+        timer.set_initial_count(TimerMode::Periodic, u32::MAX, end(1));
+        assert!(timer.advance(TimerMode::Periodic, end(0)));
+        assert!(timer.advance(TimerMode::Periodic, end(0)));
     }
 }

@@ -95,6 +95,8 @@ impl Host {
 }
 
 const MAX_BASIC: u32 = 0xD;
+/// Intel's, where the clocks are known.
+const MAX_BASIC_CLOCKS: u32 = 0x16;
 const MAX_EXTENDED: u32 = 0x8000_0021;
 
 /// KVM's paravirtual features (Linux Documentation/virt/kvm/x86/cpuid.rst): the clock at its old
@@ -112,12 +114,17 @@ pub(super) fn query(
     // what software of either kind survives.
     let mut r = CpuidResult::default();
     let identity = policy.base.identity();
-    let max_basic = identity.as_ref().map_or(MAX_BASIC, |identity| identity.max_basic);
+    let max_basic = identity.as_ref().map_or_else(
+        || {
+            if policy.is_amd() || policy.clocks.is_none() { MAX_BASIC } else { MAX_BASIC_CLOCKS }
+        },
+        |identity| identity.max_basic,
+    );
     let max_extended = identity.as_ref().map_or(MAX_EXTENDED, |identity| identity.max_extended);
     let last = match leaf >> 28 {
         0 => max_basic,
         // The hypervisor's leaves.
-        4 if policy.has(Feature::Hypervisor) => u32::MAX,
+        4 if policy.has(Feature::Hypervisor) => 0x4000_0010,
         8 => max_extended,
         _ => 0,
     };
@@ -170,16 +177,25 @@ pub(super) fn query(
         7 if subleaf == 2 && !policy.is_amd() && policy.has(Feature::SpecCtrl) => r.edx |= 1 << 4,
         0xB => r = topology(subleaf, count, cpu.apic_id),
         0xD => r = xsave(policy, subleaf, cpu, r),
+        0x15 => r = crystal_clock(policy),
+        0x16 => r = processor_frequency(policy),
         0x4000_0000 => {
             let name = |s: &[u8; 4]| u32::from_le_bytes(*s);
             r = CpuidResult {
-                eax: 0x4000_0001,
+                eax: 0x4000_0010,
                 ebx: name(b"KVMK"),
                 ecx: name(b"VMKV"),
                 edx: name(b"M\0\0\0"),
             };
         }
         0x4000_0001 => r.eax = KVM_FEATURES,
+        // The clocks in kHz, a leaf that hypervisors share (VMware KB 1009458).
+        0x4000_0010 => {
+            if let Some(clocks) = policy.clocks {
+                r.eax = (clocks.tsc_hz / 1000) as u32;
+                r.ebx = (clocks.crystal_hz / 1000) as u32;
+            }
+        }
         0x8000_0000 => {
             r = policy.host.vendor;
             r.eax = max_extended;
@@ -246,6 +262,24 @@ fn deterministic_cache(policy: &Policy, subleaf: u32, count: u32) -> CpuidResult
     let sharing = if level >= 3 { count - 1 } else { 0 };
     r.eax = r.eax & 0x3FFF | sharing << 14 | (count - 1).min(63) << 26;
     r
+}
+
+/// Leaf 15H: the TSC as a multiple of the core crystal clock.
+fn crystal_clock(policy: &Policy) -> CpuidResult {
+    policy.clocks.map_or_else(CpuidResult::default, |clocks| CpuidResult {
+        eax: 1,
+        ebx: (clocks.tsc_hz / clocks.crystal_hz) as u32,
+        ecx: clocks.crystal_hz as u32,
+        edx: 0,
+    })
+}
+
+/// Leaf 16H: base, maximum and bus frequency in MHz, for information only.
+fn processor_frequency(policy: &Policy) -> CpuidResult {
+    policy.clocks.map_or_else(CpuidResult::default, |clocks| {
+        let mhz = (clocks.tsc_hz / 1_000_000) as u32;
+        CpuidResult { eax: mhz, ebx: mhz, ecx: 100, edx: 0 }
+    })
 }
 
 /// Leaf 0xB: one thread per core, one package.

@@ -30,8 +30,17 @@ pub struct Policy {
     pub cpu_count: u32,
     /// Width of physical addresses in bits: reserved bits in paging structures start here.
     pub physical_bits: u8,
-    /// TSC frequency in kHz, where known.
-    pub tsc_khz: u32,
+    /// Frequencies, where the machine tells them.
+    pub clocks: Option<Clocks>,
+}
+
+/// The frequencies that a guest would otherwise have to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// Time-stamp counter, in hertz.
+    pub tsc_hz: u64,
+    /// Core crystal clock, in hertz, which drives the APIC timer.
+    pub crystal_hz: u64,
 }
 
 impl Policy {
@@ -50,7 +59,7 @@ impl Policy {
         }
         let physical_bits = host.physical_bits().clamp(36, 48);
         let vendor = host.vendor();
-        Policy { offered, host, vendor, base: Base::Host, cpu_count, physical_bits, tsc_khz: 0 }
+        Policy { offered, host, vendor, base: Base::Host, cpu_count, physical_bits, clocks: None }
     }
 
     /// A named processor, without the features of `without` and what cannot be had without those.
@@ -193,6 +202,25 @@ mod tests {
             !policy.has(Feature::Avx) && !policy.has(Feature::Avx2) && !policy.has(Feature::Fma)
         );
         assert_eq!(policy.xcr0_mask(), xcr0::X87 | xcr0::SSE);
+    }
+
+    #[test]
+    fn clocks_are_reported_where_they_are_known() {
+        let mut policy = Policy::host(1);
+        let cpu = Cpu::new();
+        policy.set_vendor(Vendor::Intel);
+        assert_eq!(policy.query(0, 0, &cpu, true).eax, 0xD);
+        policy.clocks = Some(Clocks { tsc_hz: 1_000_000_000, crystal_hz: 25_000_000 });
+        assert_eq!(policy.query(0, 0, &cpu, true).eax, 0x16);
+        let tsc = policy.query(0x15, 0, &cpu, true);
+        assert_eq!((tsc.eax, tsc.ebx, tsc.ecx), (1, 40, 25_000_000));
+        assert_eq!(policy.query(0x16, 0, &cpu, true).eax, 1000);
+        let shared = policy.query(0x4000_0010, 0, &cpu, true);
+        assert_eq!((shared.eax, shared.ebx), (1_000_000, 25_000));
+        assert_eq!(policy.query(0x4000_0000, 0, &cpu, true).eax, 0x4000_0010);
+        policy.set_vendor(Vendor::Amd);
+        assert_eq!(policy.query(0, 0, &cpu, true).eax, 0xD, "AMD has no such leaves");
+        assert_eq!(policy.query(0x15, 0, &cpu, true), CpuidResult::default());
     }
 
     #[test]
