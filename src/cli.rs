@@ -1,5 +1,6 @@
 //! The arguments.
 
+use crate::boot_protocol::BootProtocol;
 use crate::conform::ConformArgs;
 use crate::display::Display;
 use crate::drive_image::DriveImage;
@@ -56,6 +57,18 @@ pub(crate) struct RunArgs {
         allow_hyphen_values = true
     )]
     pub(crate) append: String,
+    /// How a Linux kernel is started: 16 is its setup code, through the BIOS, as on a bare PC; 32
+    /// and 64 enter it directly. auto chooses: 16 where there is no other entry (ipxe.lkrn, memdisk),
+    /// or where the processor lacks what the setup code looks for, so that the kernel can say so
+    #[arg(
+        long,
+        value_name = "auto|16|32|64",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) boot_protocol: BootProtocol,
     #[command(flatten)]
     pub(crate) media: MediaArgs,
     /// The first serial port: the terminal, nothing, or a file to write (default: the terminal,
@@ -89,11 +102,15 @@ pub(crate) struct MediaArgs {
     #[arg(long, value_enum, conflicts_with = "kernel")]
     pub(crate) boot: Option<BootFrom>,
     /// BIOS image (default: SeaBIOS from the package seabios)
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) bios: Option<PathBuf>,
     /// Keep what the guest writes aside and drop it at the end; the images stay as they are
     #[arg(long)]
     pub(crate) snapshot: bool,
+    /// The VGA adapter: std, or none (default: std; beside a kernel that is entered directly only
+    /// where --display or --screenshot shows it)
+    #[arg(long, value_name = "std|none", value_enum, hide_possible_values = true)]
+    pub(crate) vga: Option<Vga>,
     /// The guest's screen and keyboard: nowhere, in the terminal as text (leave with Ctrl-A X), or
     /// for VNC clients at an address of this host, such as vnc=127.0.0.1:5900
     #[arg(
@@ -110,6 +127,15 @@ pub(crate) struct MediaArgs {
     /// When the guest ends, write its screen here as a PNG
     #[arg(long, value_name = "FILE")]
     pub(crate) screenshot: Option<PathBuf>,
+}
+
+/// The VGA adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Vga {
+    /// Bochs's and QEMU's standard adapter
+    Std,
+    /// There is none
+    None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

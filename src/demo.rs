@@ -1,5 +1,6 @@
 //! `ringshift demo`: a guest at work, without anything to prepare.
 
+use crate::boot_protocol::{BootProtocol, Start};
 use crate::cli::{DemoArgs, DemoGuest, MachineArgs, MediaArgs, Serial};
 use crate::console::Copy;
 use crate::lockstep;
@@ -38,6 +39,7 @@ fn embedded(machine: &MachineArgs) -> Result<ExitCode> {
         name: "the built-in guest".into(),
         ..Kernel::default()
     };
+    let kernel = Start::direct(kernel);
     if machine.lockstep {
         return lockstep::run(Some(kernel), &MediaArgs::default(), machine);
     }
@@ -93,9 +95,10 @@ fn linux(machine: &MachineArgs) -> Result<ExitCode> {
         image,
         name: files.kernel.display().to_string(),
         initrd: Some(initrd),
-        modules: Vec::new(),
         command_line: LINUX_COMMAND_LINE.into(),
+        ..Kernel::default()
     };
+    let kernel = Start::choose(kernel, BootProtocol::Auto, &machine.cpu)?;
     if machine.lockstep {
         return lockstep::run(Some(kernel), &MediaArgs::default(), machine);
     }

@@ -110,8 +110,8 @@ fn booted(args: &ExplainArgs, path: &Path) -> Result<Explanation> {
         image: read(path, "kernel", args.memory)?,
         name: path.display().to_string(),
         initrd,
-        modules: Vec::new(),
         command_line: args.append.clone(),
+        ..Kernel::default()
     };
     let what = match &args.at {
         Some(at) => format!("until the block at {at} has been translated"),

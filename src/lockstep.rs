@@ -1,31 +1,35 @@
 //! `--lockstep`: both engines side by side.
 
+use crate::boot_protocol::{Start, explain_bios};
 use crate::cli::{MachineArgs, MediaArgs};
 use crate::session;
 use crate::status;
 use anyhow::Result;
-use machine::config::Kernel;
 use machine::lockstep::{self, Board, Options, Verdict};
 use std::process::ExitCode;
 
 /// Runs a kernel, or firmware from the drives. The images stay as they are: each machine keeps its
 /// own changes.
 pub(crate) fn run(
-    kernel: Option<Kernel>,
+    kernel: Option<Start>,
     media: &MediaArgs,
     args: &MachineArgs,
 ) -> Result<ExitCode> {
-    let with_kernel = kernel.is_some();
+    let (direct, by_bios) = match &kernel {
+        Some(kernel) => (!kernel.by_bios, kernel.by_bios),
+        None => (false, false),
+    };
     let board = || {
-        let media = media.open_alike(with_kernel)?;
-        Ok::<_, anyhow::Error>(if with_kernel {
+        let media = media.open_alike(!direct);
+        let media = if by_bios { explain_bios(media)? } else { media? };
+        Ok::<_, anyhow::Error>(if direct {
             Board::Kernel(media.peripherals())
         } else {
             Board::Firmware(media.firmware())
         })
     };
     let options = Options {
-        kernel: kernel.unwrap_or_default(),
+        kernel: kernel.map(|start| start.kernel).unwrap_or_default(),
         memory: args.memory,
         instructions: args.instructions,
         strict: args.strict,

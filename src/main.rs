@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod boot_protocol;
 mod check;
 mod cli;
 mod conform;

@@ -1,6 +1,6 @@
 //! The drives and the screen of `ringshift run`, and the firmware that boots from them.
 
-use crate::cli::{BootFrom, MediaArgs};
+use crate::cli::{BootFrom, MediaArgs, Vga};
 use crate::display::Display;
 use crate::drive_image::DriveImage;
 use anyhow::{Context, Result, bail};
@@ -48,23 +48,23 @@ impl MediaArgs {
             || self.bios.is_some()
     }
 
-    /// Opens everything, for a `kernel` or for firmware to boot.
-    pub(crate) fn open(&self, kernel: bool) -> Result<OpenMedia> {
-        self.open_with(kernel, |image, name| {
+    /// Opens everything, for `firmware` to boot or for a kernel that is entered directly.
+    pub(crate) fn open(&self, firmware: bool) -> Result<OpenMedia> {
+        self.open_with(firmware, |image, name| {
             Medium::threaded(image, name).context("starting a drive's thread")
         })
     }
 
     /// Opens everything for one of several machines that must run alike: changes are kept aside, and
     /// drives answer at once.
-    pub(crate) fn open_alike(&self, kernel: bool) -> Result<OpenMedia> {
+    pub(crate) fn open_alike(&self, firmware: bool) -> Result<OpenMedia> {
         let aside = MediaArgs { snapshot: true, ..self.clone() };
-        aside.open_with(kernel, |image, _| Ok(Medium::inline(image)))
+        aside.open_with(firmware, |image, _| Ok(Medium::inline(image)))
     }
 
     fn open_with(
         &self,
-        kernel: bool,
+        firmware: bool,
         serve: impl Fn(Box<dyn BlockDevice>, &str) -> Result<Medium>,
     ) -> Result<OpenMedia> {
         let drives = self.disk.len() + self.cdrom.len();
@@ -83,13 +83,18 @@ impl MediaArgs {
                 })
                 .collect::<Result<Vec<_>>>()
         };
-        // Beside a kernel there is a screen where somebody looks at it. Without the ROM there is no
-        // font, which the text display does without.
-        let (bios, vga_bios) = if kernel {
-            let screen = self.screenshot.is_some() || self.display != Display::None;
-            (Vec::new(), screen.then(|| firmware::vga_bios().unwrap_or_default()))
+        let vga = self.has_vga(firmware)?;
+        let (bios, vga_bios) = if firmware {
+            let rom = vga.then(firmware::vga_bios).transpose()?;
+            (firmware::bios(self.bios.as_deref())?, rom)
         } else {
-            (firmware::bios(self.bios.as_deref())?, Some(firmware::vga_bios()?))
+            if self.bios.is_some() {
+                bail!(
+                    "--bios: this kernel is entered directly; --boot-protocol 16 starts it through the BIOS"
+                );
+            }
+            // Without the ROM there is no font, which the text display does without.
+            (Vec::new(), vga.then(|| firmware::vga_bios().unwrap_or_default()))
         };
         Ok(OpenMedia {
             bios,
@@ -102,6 +107,21 @@ impl MediaArgs {
             serial_console: self.display == Display::None,
             boot: self.order(),
         })
+    }
+
+    /// Whether there is a VGA adapter.
+    fn has_vga(&self, firmware: bool) -> Result<bool> {
+        let shown = self.screenshot.is_some() || self.display != Display::None;
+        match self.vga {
+            None => Ok(firmware || shown),
+            Some(Vga::Std) => Ok(true),
+            Some(Vga::None) if !shown => Ok(false),
+            Some(Vga::None) => {
+                bail!(
+                    "--vga none: without an adapter there is no screen for --display or --screenshot"
+                )
+            }
+        }
     }
 
     /// The order asked for, or the kind of drive that there is.

@@ -1,5 +1,6 @@
 //! `ringshift run`: boots a kernel from files, or drives through firmware.
 
+use crate::boot_protocol::Start;
 use crate::cli::{BootFrom, MediaArgs, RunArgs, Serial};
 use crate::display::Display;
 use crate::drive_image::DriveImage;
@@ -69,7 +70,7 @@ fn recognised<'a>(path: &'a Path, media: &mut MediaArgs) -> Result<Option<&'a Pa
     Ok(None)
 }
 
-/// Boots a kernel without firmware.
+/// Boots a kernel.
 fn run_kernel(args: &RunArgs, media: &MediaArgs, path: &Path) -> Result<ExitCode> {
     let limit = args.machine.memory;
     let image = unpack(read(path, "kernel", limit)?, limit)
@@ -85,7 +86,9 @@ fn run_kernel(args: &RunArgs, media: &MediaArgs, path: &Path) -> Result<ExitCode
         initrd,
         modules,
         command_line: args.append.clone(),
+        ..Kernel::default()
     };
+    let kernel = Start::choose(kernel, args.boot_protocol, &args.machine.cpu)?;
     if args.machine.lockstep {
         return lockstep::run(Some(kernel), media, &args.machine);
     }

@@ -1,12 +1,13 @@
 //! A guest from its first boot to its end: the console around it, resets, and what is said about
 //! it afterwards.
 
+use crate::boot_protocol::{Start, explain_bios};
 use crate::cli::{Engine, MachineArgs, MediaArgs, Serial};
 use crate::console::{Console, Copy};
 use crate::display::{self, Display};
 use ::display::Source;
 use anyhow::{Context, Result};
-use machine::{Config, EngineKind, Kernel, Machine, StopReason, VgaDevice};
+use machine::{Config, EngineKind, Machine, StopReason, VgaDevice};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 /// What to run, and how.
 pub(crate) struct Session<'a> {
     /// Without one, firmware boots from the drives.
-    pub(crate) kernel: Option<Kernel>,
+    pub(crate) kernel: Option<Start>,
     pub(crate) media: &'a MediaArgs,
     pub(crate) machine: &'a MachineArgs,
     pub(crate) serial: Serial,
@@ -29,7 +30,12 @@ impl Session<'_> {
     pub(crate) fn run(self) -> Result<StopReason> {
         let engine = engine(self.machine.engine);
         let deadline = self.machine.timeout.map(|time| Instant::now() + time);
-        let media = self.media.open(self.kernel.is_some())?;
+        let media = match &self.kernel {
+            Some(kernel) if kernel.by_bios => explain_bios(self.media.open(true))?,
+            Some(_) => self.media.open(false)?,
+            None => self.media.open(true)?,
+        };
+        let direct = self.kernel.as_ref().is_some_and(|kernel| !kernel.by_bios);
         let display = &self.media.display;
         let source = Source::default();
         let _server = match display {
@@ -46,13 +52,13 @@ impl Session<'_> {
                 cpus: self.machine.cpus,
                 cpu: self.machine.cpu.clone(),
                 engine,
-                kernel: self.kernel.clone().unwrap_or_default(),
+                kernel: self.kernel.as_ref().map(|k| k.kernel.clone()).unwrap_or_default(),
                 serial_output: console.line(),
                 // An expired deadline stops the next machine at once.
                 timeout: deadline
                     .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
             };
-            let mut machine = if self.kernel.is_some() {
+            let mut machine = if direct {
                 Machine::with_peripherals(config, media.peripherals())?
             } else {
                 Machine::with_firmware(config, media.firmware())?

@@ -98,8 +98,8 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Summary, LockstepEr
             image: read(&path)?,
             name: path.display().to_string(),
             initrd: initrd.clone(),
-            modules: Vec::new(),
             command_line: options.append.clone(),
+            ..Kernel::default()
         };
         let ending = run_kernel(options, kernel);
         progress.advance(!matches!(ending, Ending::Same { .. }));

@@ -5,18 +5,21 @@
 //! |---|---|
 //! | 510H | selector, 16 bits, write-only: the key; reading starts over |
 //! | 511H | data, 8 bits, read-only: the next byte of the item, 0 past its end |
-//! | 514H | DMA address, 64 bits: not implemented, and item [`key::ID`] says so |
+//! | 514H | DMA address, 64 bits, big-endian; writing its low half (518H) starts the transfer that the structure there describes (`fw_cfg/dma.rs`) |
 //!
 //! Source: QEMU documentation, "QEMU Firmware Configuration (fw_cfg) Device"
 //! (docs/specs/fw_cfg), and the key numbers of Linux's
 //! `include/uapi/linux/qemu_fw_cfg.h`.
 
+mod dma;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::BusDevice;
+use crate::{BusDevice, DmaMemory};
 
 /// The ports of the device, for [`Bus::insert`](crate::Bus::insert).
 pub const FW_CFG_PORT: u16 = 0x510;
@@ -70,8 +73,10 @@ pub mod key {
     pub const FIRST_FILE: u16 = 0x20;
 }
 
-/// Feature bit 0: selector and data register. Bit 1, DMA, is not there.
+/// Feature bit 0: selector and data register.
 const FEATURE_TRADITIONAL: u32 = 1 << 0;
+/// Feature bit 1: DMA.
+const FEATURE_DMA: u32 = 1 << 1;
 /// Selector bit 14: once asked for writing; means nothing any more.
 const SELECTOR_WRITE: u16 = 1 << 14;
 /// Keys from here up have another meaning.
@@ -113,6 +118,8 @@ pub struct FwCfgState {
     selector: u16,
     /// Bytes of the item that were read.
     offset: u64,
+    /// What was written to the high half of the DMA address.
+    dma_high: u32,
 }
 
 /// The firmware configuration device.
@@ -120,6 +127,7 @@ pub struct FwCfg {
     items: BTreeMap<u16, Vec<u8>>,
     /// Key of each file by its name.
     files: BTreeMap<String, u16>,
+    memory: Option<Arc<dyn DmaMemory>>,
     state: FwCfgState,
 }
 
@@ -127,8 +135,12 @@ impl FwCfg {
     /// A device that tells of `ram_size` bytes of RAM and `cpu_count`
     /// processors, and has no files.
     pub fn new(ram_size: u64, cpu_count: u16) -> Self {
-        let mut device =
-            Self { items: BTreeMap::new(), files: BTreeMap::new(), state: FwCfgState::default() };
+        let mut device = Self {
+            items: BTreeMap::new(),
+            files: BTreeMap::new(),
+            memory: None,
+            state: FwCfgState::default(),
+        };
         device.set(key::SIGNATURE, b"QEMU");
         device.set(key::ID, FEATURE_TRADITIONAL.to_le_bytes());
         device.set(key::RAM_SIZE, ram_size.to_le_bytes());
@@ -137,6 +149,12 @@ impl FwCfg {
         device.set(key::MAX_CPUS, cpu_count.to_le_bytes());
         device.write_directory();
         device
+    }
+
+    /// Offers DMA, to and from `memory`.
+    pub fn set_dma(&mut self, memory: Arc<dyn DmaMemory>) {
+        self.set(key::ID, (FEATURE_TRADITIONAL | FEATURE_DMA).to_le_bytes());
+        self.memory = Some(memory);
     }
 
     /// Sets the item under `key` to `bytes`.
@@ -222,7 +240,8 @@ impl FwCfg {
     }
 
     fn select(&mut self, selector: u16) {
-        self.state = FwCfgState { selector: selector & !SELECTOR_WRITE, offset: 0 };
+        self.state.selector = selector & !SELECTOR_WRITE;
+        self.state.offset = 0;
     }
 
     fn next_byte(&mut self) -> u8 {
@@ -236,14 +255,26 @@ impl FwCfg {
 impl BusDevice for FwCfg {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         for (port, byte) in (offset..).zip(data) {
-            *byte = if port == 1 { self.next_byte() } else { 0xFF };
+            *byte = match port {
+                1 => self.next_byte(),
+                4..12 if self.memory.is_some() => dma::SIGNATURE[port as usize - 4],
+                _ => 0xFF,
+            };
         }
     }
 
-    /// The selector takes 16-bit writes only: a byte there would be half a key.
+    /// The selector takes 16-bit writes only: a byte there would be half a key. The DMA address
+    /// takes halves of 32 bits.
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let (0, &[low, high]) = (offset, data) {
-            self.select(u16::from_le_bytes([low, high]));
+        match (offset, data) {
+            (0, &[low, high]) => self.select(u16::from_le_bytes([low, high])),
+            (4, &[a, b, c, d]) => self.state.dma_high = u32::from_be_bytes([a, b, c, d]),
+            (8, &[a, b, c, d]) => {
+                let low = u32::from_be_bytes([a, b, c, d]);
+                let high = std::mem::take(&mut self.state.dma_high);
+                self.transfer(u64::from(high) << 32 | u64::from(low));
+            }
+            _ => {}
         }
     }
 }
@@ -363,7 +394,7 @@ mod tests {
         let mut byte = [0];
         other.read(1, &mut byte);
         assert_eq!(byte, [b'M']);
-        other.restore(FwCfgState { selector: 0, offset: u64::MAX });
+        other.restore(FwCfgState { selector: 0, offset: u64::MAX, dma_high: 0 });
         other.read(1, &mut byte);
         assert_eq!(byte, [0]);
     }
@@ -375,6 +406,7 @@ mod tests {
             0..200,
         )) {
             let mut device = device();
+            device.set_dma(crate::dma::ProbeMemory::new(64));
             for (write, offset, mut data) in accesses {
                 if write {
                     device.write(offset, &data);

@@ -96,28 +96,29 @@ impl Chipset {
     pub(crate) fn new(
         parts: Parts,
         peripherals: Peripherals,
-        rom: Option<&Rom>,
+        mut rom: Option<&mut Rom>,
     ) -> Result<Chipset, MachineError> {
         let cpus = parts.vcpus.len() as u16;
         let Peripherals { drives, vga_bios } = peripherals;
-        let boot = rom.map(|rom| rom.boot).unwrap_or_default();
+        let boot = rom.as_ref().map(|rom| rom.boot).unwrap_or_default();
         let floppies: Vec<u64> = drives.floppies.iter().map(Medium::size).collect();
         firmware::configure_cmos(&mut lock(&parts.rtc), &floppies, cpus as u8, boot);
         let Parts { fabric, ram, vcpus, clock, reset_control, power, memory, board, .. } = parts;
         let window = pci_window(memory);
         let board = describe(board, window.clone(), vga_bios.is_some());
-        let configuration = match rom {
+        let mut configuration = match rom.as_deref_mut() {
             Some(rom) => firmware::configuration(memory, cpus, &board, rom)?,
             None => FwCfg::new(memory, cpus),
         };
         let io = &fabric.io;
         let dma: Arc<dyn DmaMemory> = Arc::new(RamDma(ram.clone()));
+        configuration.set_dma(dma.clone());
 
         let weak = Arc::downgrade(&fabric);
         let spaces: Weak<dyn AddressSpaces> = weak;
         let mut root = PciRoot::new(spaces, reset_control);
 
-        let mut shadow = ShadowRam::new(ram, rom.map_or(&[], |rom| &rom.bios));
+        let mut shadow = ShadowRam::new(ram, rom.as_ref().map_or(&[], |rom| &rom.bios));
         root.insert(
             pci::HOST_BRIDGE,
             i440fx::host_bridge(Box::new(move |pieces| {

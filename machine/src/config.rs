@@ -1,5 +1,6 @@
 //! What a machine is made of.
 
+use crate::boot::Protocol;
 use std::io::Write;
 use std::time::Duration;
 use x86::cpuid::Model;
@@ -31,6 +32,8 @@ pub struct Kernel {
     pub modules: Vec<KernelModule>,
     /// Command line.
     pub command_line: String,
+    /// The boot protocol, where it is loaded without firmware and there is a choice.
+    pub protocol: Protocol,
 }
 
 /// A file that goes along with a kernel.

@@ -90,10 +90,11 @@ impl Machine {
         Machine::build(config, policy, Arc::new(HostClock::new()), peripherals, None)
     }
 
-    /// Builds a machine that boots from its firmware; the kernel of `config` is not used.
+    /// Builds a machine that boots from its firmware. If `config` has a kernel, firmware starts it
+    /// by its 16-bit setup code, before all drives; it must be a Linux image then.
     ///
     /// # Errors
-    /// [`MachineError`]: what could not be had.
+    /// [`MachineError`]: what could not be had, or what is wrong with the kernel.
     pub fn with_firmware(config: Config, firmware: Firmware) -> Result<Machine, MachineError> {
         let policy = config.cpu.policy(config.cpus)?;
         let (rom, peripherals) = firmware.split();
@@ -136,7 +137,7 @@ impl Machine {
         mut policy: Policy,
         clock: Arc<dyn Clock>,
         peripherals: Peripherals,
-        rom: Option<Rom>,
+        mut rom: Option<Rom>,
     ) -> Result<Machine, MachineError> {
         if !(MIN_MEMORY..=MAX_MEMORY).contains(&config.memory)
             || !config.memory.is_multiple_of(4096)
@@ -152,6 +153,9 @@ impl Machine {
         ranges.extend(rom.as_ref().map(|rom| rom_range(rom.bios.len() as u64)));
         let ram = Arc::new(GuestRam::new(&ranges)?);
         let control = Control::new();
+        if let Some(rom) = &mut rom {
+            rom.kernel = load::for_firmware(&config.kernel, config.memory)?;
+        }
         let mut builder = Builder {
             firmware: rom.is_some(),
             timers: Timers::new(clock.clone()),
@@ -235,7 +239,7 @@ impl Machine {
             memory: config.memory,
             board: board_info(&policy, &vcpus[0].cpu),
         };
-        let chipset = Chipset::new(parts, peripherals, rom.as_ref())?;
+        let chipset = Chipset::new(parts, peripherals, rom.as_mut())?;
         let mut machine = Machine {
             vcpus,
             ram,

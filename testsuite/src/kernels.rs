@@ -177,6 +177,93 @@ pub fn echo() -> Vec<u8> {
     })
 }
 
+/// Bytes before the setup code: the boot sector and the setup header.
+const SETUP_CODE: usize = 0x268;
+
+/// A Linux image of boot protocol 2.07 that is nothing but 16-bit setup code. Reached by way of a
+/// BIOS, it writes to COM1 its command line, the first eight bytes of its protected-mode part and
+/// those of its initrd, which INT 15H fetches from above 1 MiB; powers off.
+pub fn setup_code() -> Vec<u8> {
+    const SEGMENT: u32 = 0x1000;
+    const SCRATCH: u32 = 0x4000;
+    const TABLE: u32 = 0x4100;
+    /// In the table of INT 15H, AH=87H: the descriptors of source and target.
+    const SOURCE: u32 = TABLE + 0x10;
+    const TARGET: u32 = TABLE + 0x18;
+    let code = CodeAssembler::new(16).and_then(|mut a| {
+        let (mut argument, mut parts) = (a.create_label(), a.create_label());
+        a.mov(eax, dword_ptr(0x228))?;
+        a.shr(eax, 4)?;
+        a.mov(fs, ax)?;
+        a.xor(si, si)?;
+        a.mov(dx, COM1)?;
+        a.set_label(&mut argument)?;
+        a.mov(al, byte_ptr(si).fs())?;
+        a.inc(si)?;
+        a.test(al, al)?;
+        a.jz(parts)?;
+        a.out(dx, al)?;
+        a.jmp(argument)?;
+        a.set_label(&mut parts)?;
+        // The protected-mode part, then what `ramdisk_image` says.
+        for high in [false, true] {
+            let mut byte = a.create_label();
+            a.mov(al, i32::from(b'|'))?;
+            a.out(dx, al)?;
+            a.mov(di, TABLE)?;
+            a.mov(cx, 24)?;
+            a.xor(ax, ax)?;
+            a.rep().stosw()?;
+            if high {
+                a.mov(eax, dword_ptr(0x218))?;
+            } else {
+                a.mov(eax, LOAD)?;
+            }
+            a.mov(byte_ptr(SOURCE + 5), 0x93)?;
+            a.mov(word_ptr(SOURCE), 0xFFFF)?;
+            a.mov(word_ptr(SOURCE + 2), ax)?;
+            a.shr(eax, 16)?;
+            a.mov(byte_ptr(SOURCE + 4), al)?;
+            a.mov(byte_ptr(SOURCE + 7), ah)?;
+            a.mov(word_ptr(TARGET), 0xFFFF)?;
+            a.mov(dword_ptr(TARGET + 2), SEGMENT * 16 + SCRATCH)?;
+            a.mov(byte_ptr(TARGET + 5), 0x93)?;
+            a.mov(si, TABLE)?;
+            a.mov(cx, 4)?;
+            a.mov(ah, 0x87)?;
+            a.int(0x15)?;
+            a.mov(dx, COM1)?;
+            a.mov(si, SCRATCH)?;
+            a.mov(cx, 8)?;
+            a.set_label(&mut byte)?;
+            a.lodsb()?;
+            a.out(dx, al)?;
+            a.loop_(byte)?;
+        }
+        a.mov(dx, PM1A_CONTROL)?;
+        a.mov(ax, POWER_OFF)?;
+        a.out(dx, ax)?;
+        a.hlt()?;
+        a.assemble(SETUP_CODE as u64 - 0x200)
+    });
+    let code = code.expect("the kernels of this file assemble");
+    let mut image = vec![0; SETUP_CODE];
+    image.extend_from_slice(&code);
+    image.resize(5 * 512, 0);
+    image.extend_from_slice(b"payload!");
+    image.resize(10 * 512, 0x90);
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x1F1, &[4]);
+    put(0x1F4, &[(5 * 512 / 16) as u8, 0]);
+    // A short jump over the header.
+    put(0x1FE, &[0x55, 0xAA, 0xEB, 0x66]);
+    put(0x202, b"HdrS\x07\x02");
+    put(0x211, &[1]);
+    put(0x22C, &[0xFF; 4]);
+    put(0x238, &[0xFF, 7]);
+    image
+}
+
 /// Divides by zero on the x87 with the error unmasked and CR0.NE clear, so that the error is IRQ
 /// 13's. Says `irq 13` where the interrupt comes before the next waiting instruction, and where
 /// that instruction goes on once port 0xF0 is written; powers off.

@@ -3,7 +3,7 @@
 use crate::screen::Screen;
 use machine::guests::{self, initramfs::Initramfs};
 use machine::{
-    Config, Control, EngineKind, Firmware, Kernel, KernelModule, Machine, MachineError,
+    Config, Control, EngineKind, Firmware, Kernel, KernelModule, Machine, MachineError, Model,
     Peripherals, Stats, StopReason,
 };
 use std::io::{self, Write};
@@ -27,6 +27,7 @@ pub struct Guest {
     engine: EngineKind,
     memory: u64,
     cpus: u32,
+    cpu: Model,
     timeout: Duration,
 }
 
@@ -52,6 +53,7 @@ impl Guest {
             engine: EngineKind::default(),
             memory: 64 << 20,
             cpus: 1,
+            cpu: Model::default(),
             timeout: TIMEOUT,
         }
     }
@@ -110,8 +112,8 @@ impl Guest {
             image: read(&files.kernel),
             name: format!("{guest:?}"),
             initrd: Some(initrd),
-            modules: Vec::new(),
             command_line: "console=ttyS0 panic=-1".into(),
+            ..Kernel::default()
         };
         let engine = EngineKind::default();
         Some(Guest {
@@ -121,6 +123,7 @@ impl Guest {
             engine,
             memory: 256 << 20,
             cpus: 1,
+            cpu: Model::default(),
             timeout: LINUX_TIMEOUT,
         })
     }
@@ -134,6 +137,23 @@ impl Guest {
     /// With this much memory, in bytes.
     pub fn memory(mut self, bytes: u64) -> Guest {
         self.memory = bytes;
+        self
+    }
+
+    /// A kernel started by its 16-bit setup code, through SeaBIOS, which shows its screen on the first
+    /// serial port too. `None`, with the reason on standard error, where there is no SeaBIOS.
+    pub fn by_setup_code(mut self) -> Option<Guest> {
+        let firmware = crate::media::seabios()?;
+        self.firmware = Some(Firmware { serial_console: true, ..firmware });
+        Some(self)
+    }
+
+    /// On this kind of processor.
+    ///
+    /// # Panics
+    /// If there is no such model.
+    pub fn cpu(mut self, model: &str) -> Guest {
+        self.cpu = model.parse().expect("the model is known");
         self
     }
 
@@ -183,7 +203,7 @@ impl Guest {
         let config = Config {
             memory: self.memory,
             cpus: self.cpus,
-            cpu: Default::default(),
+            cpu: self.cpu,
             engine: self.engine,
             kernel: self.kernel,
             serial_output: Box::new(Tap(output.clone())),

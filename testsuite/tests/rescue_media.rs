@@ -15,6 +15,7 @@ const GRUB_CDROM: &[&str; 1] = &["usr/lib/grub-rescue/grub-rescue-cdrom.iso"];
 const GRUB_FLOPPY: &[&str; 1] = &["usr/lib/grub-rescue/grub-rescue-floppy.img"];
 const IPXE_CDROM: &[&str; 1] = &["usr/lib/ipxe/ipxe.iso"];
 const IPXE_KERNEL: &[&str; 1] = &["boot/ipxe.lkrn"];
+const MEMDISK: &[&str; 1] = &["usr/lib/syslinux/memdisk"];
 const MEMTEST_64_CDROM: &[&str; 1] = &["usr/lib/memtest86+/memtest86+x64.iso"];
 const MEMTEST_32_CDROM: &[&str; 1] = &["usr/lib/memtest86+/memtest86+ia32.iso"];
 const MEMTEST_64_KERNEL: &[&str; 1] = &["boot/memtest86+x64.bin"];
@@ -91,8 +92,43 @@ fn ipxe_from_cdrom() {
     ipxe_shell(debian_file("ipxe", IPXE_CDROM).and_then(cdrom), EngineKind::Jit);
 }
 
-/// As a Linux kernel, started by a boot loader in real mode: iPXE's image has no other entry point,
-/// and calls the BIOS.
+/// As a Linux kernel, started in real mode: iPXE's image has no other entry point, and calls the
+/// BIOS.
+#[test]
+fn ipxe_as_kernel() {
+    let Some(kernel) = debian_file("ipxe", IPXE_KERNEL) else { return };
+    let Some(guest) = Guest::kernel("ipxe", kernel).by_setup_code() else { return };
+    // iPXE takes its command line for commands.
+    let mut guest = guest.append("echo ring${version} && shell").memory(128 << 20).start();
+    guest.wait_for("ring1.0.0+git-20190125.36a4c85-5.1");
+    // The BIOS has room for 15 keys from the serial port, and drops others.
+    guest.wait_for("iPXE>");
+    guest.type_line("set a shift");
+    guest.wait_for("iPXE>");
+    guest.type_line("echo ring${a}");
+    guest.wait_for("\nringshift");
+    guest.quit();
+    guest.finish();
+}
+
+/// MEMDISK has no other entry point either. It makes a floppy of its initrd, from which GRUB boots.
+#[test]
+fn memdisk_as_kernel() {
+    let Some(kernel) = debian_file("syslinux-common", MEMDISK) else { return };
+    let Some(floppy) = debian_file("grub-rescue-pc", GRUB_FLOPPY) else { return };
+    let guest = Guest::kernel("memdisk", kernel).initrd(floppy).memory(128 << 20);
+    let Some(guest) = guest.by_setup_code() else { return };
+    let guest = guest.start();
+    guest.wait_for_screen("The highlighted entry will be executed automatically");
+    guest.press("c");
+    guest.wait_for_screen("grub>");
+    guest.press("ls\n");
+    guest.wait_for_screen("\n(fd0)");
+    guest.quit();
+    guest.finish();
+}
+
+/// The same, started by a boot loader.
 #[test]
 fn ipxe_as_kernel_from_syslinux_floppy() {
     let floppy = debian_file("ipxe", IPXE_KERNEL)

@@ -39,8 +39,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             image: read(&files.kernel)?,
             name: files.kernel.display().to_string(),
             initrd: Some(Initramfs::script(&busybox, &args.script).build()?),
-            modules: Vec::new(),
             command_line: format!("console=ttyS0 panic=-1 {}", args.append),
+            ..Kernel::default()
         },
         serial_output: Box::new(std::io::stdout()),
         timeout: Some(Duration::from_secs(args.timeout)),

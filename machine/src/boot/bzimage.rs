@@ -1,5 +1,5 @@
 //! Linux bzImage: the setup header, and entry by the 64-bit or 32-bit boot
-//! protocol. The real-mode part of the image is not run.
+//! protocol. The real-mode part of the image is not run; `real_mode` does that.
 //!
 //! Source: Documentation/arch/x86/boot.rst of Linux.
 
@@ -69,14 +69,50 @@ impl<'a> BzImage<'a> {
 
     fn limits(&self, enter_64: bool) -> Limits {
         let header = &self.header;
-        let initrd_addr_max =
-            if header.version >= 0x203 { header.initrd_addr_max } else { OLD_INITRD_ADDR_MAX };
         Limits {
-            command_line: if header.version >= 0x206 { header.cmdline_size.into() } else { 255 },
-            initrd_end: u64::from(initrd_addr_max) + 1,
+            command_line: command_line_limit(header),
+            initrd_end: initrd_limit(header),
             initrd_anywhere: enter_64 && header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G != 0,
         }
     }
+}
+
+/// An image's parts, whichever way it is entered.
+pub(super) struct SetupParts<'a> {
+    pub(super) header: setup_header,
+    /// The boot sector and the setup code.
+    pub(super) setup: &'a [u8],
+    /// The protected-mode part.
+    pub(super) payload: &'a [u8],
+}
+
+/// Takes an image apart. It may be a zImage.
+pub(super) fn setup_parts(image: &[u8]) -> Result<SetupParts<'_>, ImageError> {
+    let header = read_header(image)?;
+    if header.version < 0x200 {
+        return Err(ImageError::BootProtocol(header.version));
+    }
+    let payload = payload(image, &header)?;
+    Ok(SetupParts { header, setup: &image[..image.len() - payload.len()], payload })
+}
+
+/// Longest command line in bytes, without the NUL.
+pub(super) fn command_line_limit(header: &setup_header) -> u64 {
+    if header.version >= 0x206 { header.cmdline_size.into() } else { 255 }
+}
+
+/// First address that the initrd cannot reach.
+pub(super) fn initrd_limit(header: &setup_header) -> u64 {
+    let last = if header.version >= 0x203 { header.initrd_addr_max } else { OLD_INITRD_ADDR_MAX };
+    u64::from(last) + 1
+}
+
+/// End of the memory that the kernel uses before it reads the memory map, as far as it says so.
+pub(super) fn runtime_end(header: &setup_header) -> u64 {
+    if header.version < 0x20A {
+        return 0;
+    }
+    header.pref_address.saturating_add(header.init_size.into())
 }
 
 fn read_header(image: &[u8]) -> Result<setup_header, ImageError> {
@@ -174,6 +210,8 @@ pub(super) fn load<M: GuestMemory + ?Sized>(
     let enter_64 = match request.protocol {
         Protocol::Best => image.has_64_bit_entry(),
         Protocol::Linux32 => false,
+        Protocol::Linux64 if !image.has_64_bit_entry() => return Err(ImageError::No64BitEntry),
+        Protocol::Linux64 => true,
     };
     let start = image.load_address;
     loader.claim("kernel", start, image.extent)?;

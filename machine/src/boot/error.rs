@@ -30,8 +30,13 @@ pub enum ImageError {
     #[error("Linux boot protocol {}.{:02} is too old, 2.00 is the first supported", .0 >> 8, .0 & 0xFF)]
     BootProtocol(u16),
     /// A zImage, which loads below 1 MiB.
-    #[error("a zImage, loaded below 1 MiB (loadflags {0:#04x}); only bzImage is supported")]
+    #[error(
+        "a zImage, loaded below 1 MiB (loadflags {0:#04x}); it must be started through a BIOS, by its setup code"
+    )]
     LoadedLow(u8),
+    /// No 64-bit entry point, where that was asked for.
+    #[error("this kernel has no 64-bit entry point")]
+    No64BitEntry,
     /// A setup header field makes no sense.
     #[error("setup header field {field} is {value:#x}: {problem}")]
     SetupHeader {

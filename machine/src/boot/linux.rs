@@ -19,7 +19,7 @@ pub(super) const HEADER_MAGIC: u32 = 0x5372_6448;
 /// `type_of_loader` of a loader without an assigned number.
 pub(super) const UNREGISTERED_LOADER: u8 = 0xFF;
 /// `cl_magic`, by which kernels before protocol 2.02 know a command line.
-const OLD_COMMAND_LINE_MAGIC: u16 = 0xA33F;
+pub(super) const OLD_COMMAND_LINE_MAGIC: u16 = 0xA33F;
 
 /// What a kernel image says about the things placed beside it.
 pub(super) struct Limits {
@@ -100,6 +100,16 @@ pub(super) fn write_zero_page<M: GuestMemory + ?Sized>(
 /// archives to follow each other at multiples of four bytes.
 fn initrd_size(modules: &[Module<'_>]) -> u64 {
     modules.iter().fold(0_u64, |size, module| size.next_multiple_of(4) + module.data.len() as u64)
+}
+
+/// All modules as one initrd.
+pub(super) fn join_initrd(modules: &[Module<'_>]) -> Vec<u8> {
+    let mut initrd = Vec::with_capacity(initrd_size(modules) as usize);
+    for module in modules {
+        initrd.resize(initrd.len().next_multiple_of(4), 0);
+        initrd.extend_from_slice(module.data);
+    }
+    initrd
 }
 
 fn place_initrd<M: GuestMemory + ?Sized>(

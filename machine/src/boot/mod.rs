@@ -9,6 +9,7 @@
 //! | file | image and protocol |
 //! |---|---|
 //! | `bzimage` | Linux bzImage, 64-bit and 32-bit boot protocol |
+//! | `real_mode` | Linux by its 16-bit setup code, for firmware to load; when that is needed |
 //! | `linux` | the zero page both Linux protocols share, and a bare `vmlinux` |
 //! | `pvh` | ELF with a Xen PVH entry note |
 //! | `multiboot` | Multiboot 1, in an ELF or by address fields |
@@ -28,6 +29,7 @@ mod memory_map;
 mod multiboot;
 mod placement;
 mod pvh;
+mod real_mode;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ pub use entry::{DescriptorTable, Entry, Long64, Protected32, Real16, Segment};
 pub use error::ImageError;
 pub use memory_map::{EBDA_START, MemoryMap, Region, RegionKind};
 pub use placement::Placed;
+pub use real_mode::{RealModeLinux, real_mode, wants_setup_code};
 
 use vm_memory::GuestMemory;
 
@@ -61,6 +64,9 @@ pub enum Protocol {
     /// For Linux, the 32-bit boot protocol even if the image has a 64-bit
     /// entry point. Other images are not concerned.
     Linux32,
+    /// For a Linux bzImage, the 64-bit boot protocol or none. Other images are
+    /// not concerned.
+    Linux64,
 }
 
 /// Everything [`load`] needs beside guest memory.

@@ -1,6 +1,6 @@
 //! What firmware is told: fw_cfg's items and files, and bytes of CMOS.
 
-use super::{BootOrder, Rom};
+use super::{BootOrder, Rom, kernel_rom};
 use crate::board::{MMIO_START, port};
 use crate::boot::MemoryMap;
 use crate::machine::MachineError;
@@ -18,7 +18,7 @@ pub(crate) fn configuration(
     ram_size: u64,
     cpus: u16,
     board: &BoardInfo,
-    rom: &Rom,
+    rom: &mut Rom,
 ) -> Result<FwCfg, MachineError> {
     let tables = loader::loader_files(board)?;
     let serial_console = rom.serial_console;
@@ -38,6 +38,12 @@ pub(crate) fn configuration(
     device.add_file(loader::LOADER_FILE, tables.commands)?;
     if serial_console {
         device.add_file("etc/sercon-port", u32::from(port::COM1).to_le_bytes().to_vec())?;
+    }
+    if let Some(kernel) = rom.kernel.take() {
+        // Files under genroms/ are option ROMs, and bootorder says what is booted first.
+        device.add_file("genroms/kernel.rom", kernel_rom::build(&kernel))?;
+        device.add_file("bootorder", b"/rom@genroms/kernel.rom\0".to_vec())?;
+        device.set_linux(kernel.image);
     }
     Ok(device)
 }

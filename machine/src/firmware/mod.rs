@@ -5,9 +5,11 @@
 //! | `locate.rs` | where the host keeps SeaBIOS and its VGA BIOS |
 //! | `shadow.rs` | the ROM, and RAM in its place below 1 MiB |
 //! | `configuration.rs` | what firmware is told through fw_cfg and CMOS |
+//! | `kernel_rom.rs` | the option ROM that starts a kernel by its setup code |
 //! | `log.rs` | firmware's debug port |
 
 mod configuration;
+mod kernel_rom;
 mod locate;
 mod log;
 mod shadow;
@@ -17,6 +19,7 @@ pub use locate::{FirmwareError, bios, vga_bios};
 pub(crate) use log::LogLines;
 pub(crate) use shadow::{ShadowRam, rom_range};
 
+use crate::boot::RealModeLinux;
 use crate::chipset::Peripherals;
 use devices::block::Medium;
 
@@ -62,6 +65,8 @@ pub(crate) struct Rom {
     pub(crate) bios: Vec<u8>,
     pub(crate) serial_console: bool,
     pub(crate) boot: BootOrder,
+    /// The kernel that goes before all drives.
+    pub(crate) kernel: Option<RealModeLinux>,
 }
 
 /// Sizes of BIOS images that can be.
@@ -70,7 +75,7 @@ pub(crate) const BIOS_SIZES: std::ops::RangeInclusive<u64> = 0x1_0000..=0x100_00
 impl Firmware {
     pub(crate) fn split(self) -> (Rom, Peripherals) {
         let Firmware { bios, vga_bios, serial_console, drives, boot } = self;
-        (Rom { bios, serial_console, boot }, Peripherals { drives, vga_bios })
+        (Rom { bios, serial_console, boot, kernel: None }, Peripherals { drives, vga_bios })
     }
 
     /// SeaBIOS and its VGA BIOS from the host's standard places, empty drives.

@@ -40,6 +40,9 @@ pub enum MachineError {
         /// What is wrong with it.
         error: ImageError,
     },
+    /// 64-bit entry into a processor without it.
+    #[error("the 64-bit boot protocol on a processor without long mode")]
+    NoLongMode,
     /// A size of RAM that cannot be.
     #[error("{0} bytes of guest memory: give a multiple of 4 KiB from 1 MiB to 512 GiB")]
     MemorySize(u64),

@@ -2,7 +2,8 @@
 
 use super::{Machine, MachineError};
 use crate::board::{self, irq, port};
-use crate::boot::{self, MemoryMap, Module, Protocol, RegionKind, Request};
+use crate::boot::{self, MemoryMap, Module, Protocol, RealModeLinux, RegionKind, Request};
+use crate::config::Kernel;
 use devices::acpi::{self, BoardInfo};
 use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE};
 use devices::hpet;
@@ -35,14 +36,39 @@ pub(super) fn board_info(policy: &Policy, cpu: &Cpu) -> BoardInfo {
     }
 }
 
+/// The kernel's initrd and modules, in order.
+fn modules(kernel: &Kernel) -> Vec<Module<'_>> {
+    let initrd = kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" });
+    let more = kernel
+        .modules
+        .iter()
+        .map(|module| Module { data: &module.data, command_line: &module.command_line });
+    initrd.chain(more).collect()
+}
+
+/// The kernel as firmware starts it, if there is one.
+pub(super) fn for_firmware(
+    kernel: &Kernel,
+    memory_size: u64,
+) -> Result<Option<RealModeLinux>, MachineError> {
+    if kernel.image.is_empty() {
+        return Ok(None);
+    }
+    let below_4g = memory_size.min(board::MMIO_START);
+    boot::real_mode(&kernel.image, &kernel.command_line, &modules(kernel), below_4g)
+        .map(Some)
+        .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })
+}
+
 impl Machine {
-    pub(super) fn load(
-        &mut self,
-        kernel: &crate::config::Kernel,
-        memory_size: u64,
-    ) -> Result<(), MachineError> {
+    pub(super) fn load(&mut self, kernel: &Kernel, memory_size: u64) -> Result<(), MachineError> {
         // Without long mode a 64-bit kernel is entered as old boot loaders do, and says so itself.
         let long_mode = self.vcpus[0].cpu.policy.has(Feature::LongMode);
+        let protocol = match kernel.protocol {
+            Protocol::Best if !long_mode => Protocol::Linux32,
+            Protocol::Linux64 if !long_mode => return Err(MachineError::NoLongMode),
+            protocol => protocol,
+        };
         let board = &self.chipset.board;
         let tables = acpi::build(board, acpi::TABLES_BASE, boot::vectors::HANDLERS)?;
         let memory = self.ram.guest_memory()?;
@@ -54,12 +80,7 @@ impl Machine {
         }
         boot::vectors::install(&memory).map_err(|_| MachineError::NoRoom(memory_size))?;
         map.set(acpi::TABLES_BASE, acpi::TABLES_END - acpi::TABLES_BASE, RegionKind::Reserved);
-        let initrd = kernel.initrd.iter().map(|data| Module { data, command_line: "initrd" });
-        let more = kernel
-            .modules
-            .iter()
-            .map(|module| Module { data: &module.data, command_line: &module.command_line });
-        let modules: Vec<Module<'_>> = initrd.chain(more).collect();
+        let modules = modules(kernel);
         let loaded = boot::load(
             &memory,
             &Request {
@@ -70,7 +91,7 @@ impl Machine {
                 memory_map: &map,
                 rsdp: Some(tables.rsdp),
                 text_screen: board.vga,
-                protocol: if long_mode { Protocol::Best } else { Protocol::Linux32 },
+                protocol,
             },
         )
         .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })?;

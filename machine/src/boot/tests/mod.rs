@@ -5,6 +5,7 @@ mod images;
 mod linux;
 mod multiboot;
 mod pvh;
+mod real_mode;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
