@@ -45,8 +45,9 @@ const LINE: u64 = 64;
 
 /// CLZERO (AMD APM vol. 3): zeroes the cache line that rAX points into.
 fn clzero(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Answer {
-    let offset = access::truncate(cpu.gpr[gpr::RAX], insn.mem.addr_size) & !(LINE - 1);
-    let address = access::linear(cpu, insn.mem.seg, offset, LINE as u32, Intent::Write)?;
+    let offset = access::truncate(cpu.gpr[gpr::RAX], insn.mem.addr_size);
+    // The line is one of linear addresses: FS and GS may have any base.
+    let address = access::linear(cpu, insn.mem.seg, offset, 1, Intent::Write)? & !(LINE - 1);
     // The line lies in one page: only the first store can fault.
     for word in 0..LINE / 8 {
         access::store_at(cpu, mmu, address.wrapping_add(8 * word), 0u64)?;

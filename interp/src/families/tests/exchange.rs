@@ -86,6 +86,12 @@ fn clzero_clears_the_line() {
     kit.step(&[0x0F, 0x01, 0xFC]).expect("clzero");
     let words: Vec<u64> = (0..24).map(|i| kit.read(DATA + 8 * i)).collect();
     assert!(words.iter().enumerate().all(|(i, w)| (*w == 0) == (8..16).contains(&i)));
+    // clzero fs:[rax]: the line is one of linear addresses.
+    kit.cpu.seg[SegReg::FS as usize].base = 100;
+    kit.cpu.gpr[RAX] = DATA + 64 - 20;
+    kit.step(&[0x64, 0x0F, 0x01, 0xFC]).expect("clzero");
+    let words: Vec<u64> = (0..24).map(|i| kit.read(DATA + 8 * i)).collect();
+    assert!(words.iter().enumerate().all(|(i, w)| (*w == 0) == (8..24).contains(&i)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use iced_x86::Register;
 use native::{MaskKind, Masking, MemoryUse, Scratch, Thunk, Unit};
 use softmmu::{Access, Mmu};
 use x86::cpuid::Feature;
-use x86::{Cpu, Fault};
+use x86::{Cpu, Fault, Mode, SegReg};
 
 /// The number of the opmask register, 1 to 7.
 fn opmask_number(insn: &Insn) -> Option<usize> {
@@ -85,8 +85,12 @@ pub(super) fn execute_thunk(
 /// Whether the operand is not aligned as the instruction demands (VMOVAPS and its like), which
 /// faults whatever the mask.
 fn is_misaligned(cpu: &Cpu, insn: &Insn, thunk: &Thunk) -> bool {
-    let linear = access::mem_linear(cpu, insn, 1, Intent::Read);
-    linear.is_ok_and(|at| at & u64::from(thunk.alignment - 1) != 0)
+    let segment = insn.mem.seg;
+    // Only FS and GS have a base in 64-bit mode. An address that is not canonical may be misaligned.
+    let based = cpu.mode != Mode::Long || segment >= SegReg::FS as u8;
+    let base = if based { cpu.seg[usize::from(segment) % 6].base } else { 0 };
+    let address = base.wrapping_add(access::effective_address(cpu, insn));
+    address & u64::from(thunk.alignment - 1) != 0
 }
 
 /// The memory elements that an opmask lets through, a bit for each.
