@@ -185,7 +185,7 @@ impl Comparer<'_> {
     }
 
     fn excuse_ending(&self, host: &Outcome, a: Ending, b: Ending) -> Option<Mask> {
-        let context = Context { insn: &self.insn, host };
+        let context = Context { case: self.case, insn: &self.insn, host };
         let allowed = |mask| !self.without.contains(mask);
         if insn_has_reserved_prefix(self.case, &self.insn) && allowed(Mask::ReservedPrefix) {
             return Some(Mask::ReservedPrefix);

@@ -124,7 +124,11 @@ pub(super) fn operand_address(case: &Case, insn: &Instruction) -> Option<u64> {
 }
 
 fn register(case: &Case, r: Register) -> u64 {
-    let state = &case.state;
+    register_of(case, &case.state, r)
+}
+
+/// The value of a register in some state of a case: the base of a segment register.
+pub(super) fn register_of(case: &Case, state: &State, r: Register) -> u64 {
     match r {
         Register::FS => state.fs_base,
         Register::GS => state.gs_base,

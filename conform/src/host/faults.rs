@@ -1,26 +1,40 @@
 //! When two different faults, or a fault and none, are both right.
 
+use super::accesses::{Accesses, USER_END};
 use super::compare::{Ending, Taken, is_amd};
-use super::layout::PAGE;
+use super::layout::{CODE, CODE_SIZE, WINDOW};
 use super::masks::Mask;
 use super::state::{Case, Outcome, legacy};
 use iced_x86::{Instruction, MemorySize, Mnemonic, OpKind, Register};
 use x86::Vector;
 use x86::fault::pf;
 
-/// First linear address that no user program has (48-bit addresses).
-const USER_END: u64 = 0x7FFF_FFFF_F000;
+/// ES, in the x87 status word: an unmasked exception is pending.
+const X87_ERROR: u16 = 0x80;
+
+/// Bytes of the longest instruction.
+const LONGEST: u64 = 15;
 
 /// MXCSR.MM.
 const MISALIGNED_MASK: u32 = 1 << 17;
 
-/// Faults of a memory operand.
-const OPERAND: [Vector; 4] = [Vector::PF, Vector::GP, Vector::SS, Vector::AC];
-
 /// What a rule looks at.
 pub(super) struct Context<'a> {
+    pub(super) case: &'a Case,
     pub(super) insn: &'a Instruction,
     pub(super) host: &'a Outcome,
+}
+
+impl Context<'_> {
+    fn accesses(&self) -> Accesses<'_> {
+        Accesses::new(self.case, self.insn, self.host)
+    }
+
+    /// Whether the instruction has accesses that can give either.
+    fn both_given(&self, a: Taken, b: Taken) -> bool {
+        let accesses = self.accesses();
+        accesses.give(a) && accesses.give(b)
+    }
 }
 
 /// The masks that cover two endings that differ.
@@ -62,16 +76,19 @@ const FAULTS: &[(Mask, Rule)] = &[
 ];
 
 const OPTIONAL: &[(Mask, OptionalRule)] = &[
-    (Mask::EmptyMaskedStore, |c, _, _| is_byte_masked_store(c.insn)),
+    (Mask::EmptyMaskedStore, |c, fault, _| {
+        is_byte_masked_store(c.insn) && c.accesses().give(fault)
+    }),
     (Mask::SeveralAccesses, |c, fault, on_host| {
-        c.insn.mnemonic() == Mnemonic::Enter && on_host && fault.is(&[Vector::AC])
+        let enter = c.insn.mnemonic() == Mnemonic::Enter;
+        enter && on_host && fault.is(&[Vector::AC]) && c.accesses().give(fault)
     }),
     (Mask::MxcsrMask, |c, fault, on_host| {
         let set = c.host.state.dword(legacy::MXCSR) & MISALIGNED_MASK != 0;
         set && !on_host && fault.is(&[Vector::GP])
     }),
     (Mask::XrstorExtent, |c, fault, on_host| {
-        is_xrstor(c.insn) && on_host && fault.is(&[Vector::PF])
+        is_xrstor(c.insn) && on_host && fault.is(&[Vector::PF]) && c.accesses().give(fault)
     }),
 ];
 
@@ -89,7 +106,7 @@ fn string_operands(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     use Mnemonic::*;
     let strings =
         matches!(c.insn.mnemonic(), Cmpsb | Cmpsw | Cmpsd | Cmpsq | Movsb | Movsw | Movsd | Movsq);
-    strings && c.insn.op0_kind() != OpKind::Register && both(a, b, &OPERAND)
+    strings && c.insn.op0_kind() != OpKind::Register && c.both_given(a, b)
 }
 
 fn several_accesses(c: &Context<'_>, a: Taken, b: Taken) -> bool {
@@ -103,11 +120,27 @@ fn several_accesses(c: &Context<'_>, a: Taken, b: Taken) -> bool {
             insn.mnemonic(),
             Retf | Iret | Iretd | Iretq | Enter | Call | Lds | Les | Lfs | Lgs | Lss
         );
-    several && both(a, b, &OPERAND)
+    if !several {
+        return false;
+    }
+    let accesses = c.accesses();
+    match [a, b].map(|fault| accesses.give(fault)) {
+        [true, true] => true,
+        [true, false] => accesses.target_gives(b),
+        [false, true] => accesses.target_gives(a),
+        // Of a return from 64-bit code: the instruction pointer against the outer stack's selector.
+        [false, false] => {
+            matches!(insn.mnemonic(), Retf | Iret | Iretd | Iretq)
+                && accesses.target_gives(a)
+                && accesses.stack_gives(b)
+        }
+    }
 }
 
-fn pending_x87(_: &Context<'_>, a: Taken, b: Taken) -> bool {
-    a.is(&[Vector::MF]) && b.is(&OPERAND) || b.is(&[Vector::MF]) && a.is(&OPERAND)
+fn pending_x87(c: &Context<'_>, a: Taken, b: Taken) -> bool {
+    let pending = c.case.state.word(legacy::FSW) & X87_ERROR != 0;
+    let against = |x: Taken, y: Taken| x.is(&[Vector::MF]) && c.accesses().give(y);
+    pending && (against(a, b) || against(b, a))
 }
 
 fn x87_environment(c: &Context<'_>, a: Taken, b: Taken) -> bool {
@@ -118,47 +151,52 @@ fn x87_environment(c: &Context<'_>, a: Taken, b: Taken) -> bool {
             | MemorySize::FpuState94
             | MemorySize::FpuState108
     );
-    environment && both(a, b, &OPERAND)
+    environment && c.both_given(a, b)
 }
 
 fn alignment_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     let size = c.insn.memory_size().size();
     let alignment = a.is(&[Vector::AC]) || b.is(&[Vector::AC]);
-    alignment && (size > 16 || size == 0) && both(a, b, &OPERAND)
+    alignment && (size > 16 || size == 0) && c.both_given(a, b)
 }
 
 fn misaligned_stack(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     let size = c.insn.memory_size().size();
-    (size >= 16 || size == 0) && both(a, b, &[Vector::GP, Vector::SS])
+    (size >= 16 || size == 0) && both(a, b, &[Vector::GP, Vector::SS]) && c.both_given(a, b)
 }
 
-fn undefined_fetch(_: &Context<'_>, a: Taken, b: Taken) -> bool {
-    let undefined =
-        |x: Taken, y: Taken| x.is(&[Vector::UD]) && y.is(&[Vector::PF]) && y.error & pf::FETCH != 0;
+fn undefined_fetch(c: &Context<'_>, a: Taken, b: Taken) -> bool {
+    let behind = (CODE + CODE_SIZE) as u64 + WINDOW;
+    let undefined = |x: Taken, y: Taken| {
+        let fetch = y.is(&[Vector::PF]) && y.error == pf::FETCH | pf::USER && y.address == behind;
+        x.is(&[Vector::UD]) && fetch && behind - c.case.linear < LONGEST
+    };
     undefined(a, b) || undefined(b, a)
 }
 
 fn gather_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {
-    c.insn.is_vsib() && both(a, b, &OPERAND)
+    c.insn.is_vsib() && c.both_given(a, b)
 }
 
 fn fault_address(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     let size = c.insn.memory_size().size();
     let large = size > 8 || size == 0 || is_byte_masked_store(c.insn);
-    large && both(a, b, &[Vector::PF]) && a.address.abs_diff(b.address) <= PAGE as u64
+    large && both(a, b, &[Vector::PF]) && c.both_given(a, b)
 }
 
 fn masked_store_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {
-    is_byte_masked_store(c.insn) && both(a, b, &OPERAND)
+    is_byte_masked_store(c.insn) && c.both_given(a, b)
 }
 
 fn canonical_offset(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     let overrides = matches!(c.insn.memory_segment(), Register::FS | Register::GS);
-    is_amd() && overrides && a.is(&[Vector::GP]) && b.is(&[Vector::PF])
+    let accesses = c.accesses();
+    let given = a.is(&[Vector::GP]) && accesses.offset_alone_not_canonical();
+    is_amd() && overrides && given && b.is(&[Vector::PF]) && accesses.give(b)
 }
 
 fn xrstor_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {
-    is_xrstor(c.insn) && a.is(&[Vector::PF]) && b.is(&[Vector::GP])
+    is_xrstor(c.insn) && a.is(&[Vector::PF]) && c.accesses().give(a) && b.is(&[Vector::GP])
 }
 
 fn is_byte_masked_store(insn: &Instruction) -> bool {

@@ -3,7 +3,7 @@
 
 use super::layout::{CODE, CODE_SIZE, FILL, Kind, MAP, MEMORY, PAGE, PAGES, WINDOW, address_of};
 use super::memory::{Base, LINE, Memory, changed_lines};
-use super::segments::{GDT, LdtEntry};
+use super::segments::{GDT, LdtEntry, segment};
 use super::state::{Case, Outcome, State, legacy};
 use interp::{Exit, sync};
 use softmmu::{GuestRam, LowBox, LowError, Mmu, MmuError, NullBus, RamError, RamRange};
@@ -203,7 +203,7 @@ impl<E: Executor> Guest<E> {
         cpu.rip = state.rip;
         cpu.rflags = state.rflags | flags::FIXED_ONE;
         for (i, &selector) in state.selectors.iter().enumerate() {
-            cpu.seg[i] = self.segment(selector);
+            cpu.seg[i] = segment(selector);
         }
         cpu.seg[SegReg::FS as usize].base = state.fs_base;
         cpu.seg[SegReg::GS as usize].base = state.gs_base;
@@ -242,18 +242,6 @@ impl<E: Executor> Guest<E> {
             self.poke(frame_of(address_of(at)), &base[at..at + LINE]);
         }
         Memory::with_lines(base, lines)
-    }
-
-    fn segment(&self, selector: u16) -> Segment {
-        let index = usize::from(selector >> 3);
-        let descriptor = if selector & !3 == 0 {
-            return Segment::null(selector);
-        } else if selector & 4 != 0 {
-            self.ldt.get(index).map_or(0, LdtEntry::descriptor)
-        } else {
-            GDT.get(index).copied().unwrap_or(0)
-        };
-        Segment::from_descriptor(selector, descriptor)
     }
 
     /// Reads what the exception left: its number from the handler that was entered, the rest from

@@ -19,7 +19,7 @@ pub enum Mask {
     NullSelectors,
     /// Which operand of MOVS or CMPS faults.
     StringOperands,
-    /// Which access of a far transfer, far pointer or ENTER faults.
+    /// Which access or check of a CALL, far transfer, far pointer or ENTER faults.
     SeveralAccesses,
     /// A pending x87 error against the fault of an operand.
     PendingX87,
@@ -125,60 +125,68 @@ impl Mask {
             ),
             Mask::StringOperands => (
                 "string-operands",
-                "MOVS and CMPS of which both operands fault: which of the two is reported. SDM vol. \
-                 3A, \"Priority Among Simultaneous Exceptions and Interrupts\" (table 6-2): within a \
-                 class the order is implementation-dependent.",
+                "MOVS and CMPS of which both operands fault: which of the two is reported. SDM \
+                 vol. 3A, section 6.9, table 6-2: within a class the order is \
+                 implementation-dependent. Each side's fault must be one that an operand really \
+                 gives.",
             ),
             Mask::SeveralAccesses => (
                 "several-accesses",
-                "Far transfers, far pointers and ENTER, of which several accesses fault: which is \
-                 reported. SDM vol. 3A, \"Priority Among Simultaneous Exceptions and Interrupts\" \
-                 (table 6-2): within a class the order is implementation-dependent. For ENTER also \
-                 #AC of the frame pointers that it copies, observed on Zen 3.",
+                "CALL, far transfers, far pointers and ENTER, of which several accesses fault, or \
+                 one does and the check of the target fails: which is reported. SDM vol. 3A, \
+                 section 6.9, table 6-2: within a class the order is implementation-dependent. \
+                 Zen 5 reads a far RET's outer stack pointer, and writes a CALL's return address, \
+                 before it checks the target. Each side's fault must be one that an access or the \
+                 target's selector really gives. For ENTER also #AC by the final stack pointer, \
+                 which Zen 5 checks as it would a write; the SDM (vol. 2A, ENTER) lists its page \
+                 fault alone.",
             ),
             Mask::PendingX87 => (
                 "pending-x87",
-                "A pending x87 error against the fault of the same instruction's operand. SDM vol. \
-                 3A, \"Priority Among Simultaneous Exceptions and Interrupts\" (table 6-2): within a \
-                 class the order is implementation-dependent, and both are in the last class.",
+                "A pending x87 error against the fault of the same instruction's operand. SDM \
+                 vol. 3A, section 6.9, table 6-2: within a class the order is \
+                 implementation-dependent, and both are in the last class.",
             ),
             Mask::X87Environment => (
                 "x87-environment",
                 "FLDENV, FNSTENV, FRSTOR and FNSAVE, whose images are accessed in pieces: which \
-                 piece's fault is reported. SDM vol. 3A, \"Priority Among Simultaneous Exceptions and \
-                 Interrupts\" (table 6-2): within a class the order is implementation-dependent.",
+                 piece's fault is reported. SDM vol. 3A, section 6.9, table 6-2: within a class \
+                 the order is implementation-dependent. Each side's fault must be one that the \
+                 operand really gives.",
             ),
             Mask::AlignmentOrder => (
                 "alignment-order",
-                "#AC against #PF, #GP or #SS, for operands larger than 16 bytes or of no fixed size: \
-                 whether and how their alignment is checked varies (SDM vol. 2A, FXSAVE, and vol. 2B, \
-                 MOVUPS: \"implementation\").",
+                "#AC against #PF, #GP or #SS, for operands larger than 16 bytes or of no fixed \
+                 size: whether their alignment gives #AC or #GP, and when, is the \
+                 implementation's affair (SDM vol. 3A, section 6.15, interrupt 17; vol. 2A, \
+                 FXSAVE). Each side's fault must be one that the operand really gives.",
             ),
             Mask::MisalignedStack => (
                 "misaligned-stack",
-                "#GP by misalignment against #SS by the address, for operands of 16 bytes or more in \
-                 SS. SDM vol. 3A, \"Priority Among Simultaneous Exceptions and Interrupts\" (table \
-                 6-2): within a class the order is implementation-dependent; SDM vol. 3A, section \
-                 13.1.4 has #GP.",
+                "#GP by misalignment against #SS by the address, for operands of 16 bytes or more \
+                 in SS. SDM vol. 3A, section 6.9, table 6-2: within a class the order is \
+                 implementation-dependent; section 13.1.4 has #GP for the misalignment. Each must \
+                 be what the operand really gives.",
             ),
             Mask::UndefinedFetch => (
                 "undefined-fetch",
-                "#UD against the page fault of the fetch, for an undefined instruction that runs into \
-                 a missing page: how many bytes are fetched before it is known to be undefined is the \
-                 processor's affair (observed on Zen 3 and Zen 5; SDM vol. 3A, table 6-2 has the \
-                 fetch first).",
+                "#UD against the page fault of the fetch at the end of the code pages, for an \
+                 undefined instruction that runs into the missing page: how many bytes are \
+                 fetched before it is known to be undefined is the processor's affair (observed \
+                 on Zen 3 and Zen 5; SDM vol. 3A, table 6-2, has the fetch first).",
             ),
             Mask::GatherOrder => (
                 "gather-order",
-                "Destination, mask and memory of a gather or scatter that faults, and which element's \
-                 fault it is: elements may be done in any order, and partial results stay (SDM vol. \
-                 2C, VPGATHERDD/VPGATHERDQ and VPSCATTERDD). Both sides must fault.",
+                "Destination, mask and memory of a gather or scatter that faults, and which \
+                 element's fault it is: elements may be done in any order, and partial results \
+                 stay (SDM vol. 2C, VPGATHERDD/VPGATHERDQ and VPSCATTERDD). Both sides must \
+                 fault, with a fault that an element under the mask really gives.",
             ),
             Mask::FaultAddress => (
                 "fault-address",
-                "The address of a page fault of an operand of more than 8 bytes: which of its bytes \
-                 is accessed first is not documented. It must lie in the page of the other, or the \
-                 next.",
+                "The address of a page fault of an operand of more than 8 bytes: which of its \
+                 bytes is accessed first is not documented. Each side's must lie in a part of the \
+                 operand whose page faults.",
             ),
             Mask::PartialFrame => (
                 "partial-frame",
@@ -195,13 +203,14 @@ impl Mask {
             Mask::EmptyMaskedStore => (
                 "empty-masked-store",
                 "Faults of MASKMOVQ and MASKMOVDQU by bytes that the mask leaves out: \
-                 implementation-dependent (SDM vol. 2B, MASKMOVDQU; vol. 2B, MASKMOVQ).",
+                 implementation-dependent (SDM vol. 2B, MASKMOVDQU; vol. 2B, MASKMOVQ). They must \
+                 be ones that the operand really gives.",
             ),
             Mask::XrstorExtent => (
                 "xrstor-extent",
-                "Page faults of XRSTOR in components that it initializes rather than loads: the \
-                 processor may access all of the area (observed on Zen 3 and Zen 5; SDM vol. 1, \
-                 \"Operation of XRSTOR\").",
+                "Page faults of XRSTOR, inside the largest area, in components that it \
+                 initializes rather than loads: the processor may access all of the area \
+                 (observed on Zen 3 and Zen 5; SDM vol. 1, section 13.8).",
             ),
             Mask::MxcsrMask => (
                 "mxcsr-mask",
@@ -216,8 +225,8 @@ impl Mask {
             ),
             Mask::CanonicalOffset => (
                 "canonical-offset",
-                "#GP against a page fault, for an operand with FS or GS whose offset is not canonical \
-                 but whose linear address is: observed on Zen 3 and Zen 5 alone.",
+                "#GP against a page fault, for an operand with FS or GS whose offset is not \
+                 canonical but whose linear address is: observed on Zen 3 and Zen 5 alone.",
             ),
             Mask::X87Pointers => (
                 "x87-pointers",

@@ -1,6 +1,7 @@
 //! Differential fuzzing against the host CPU: every form of every instruction that a user-mode
 //! program may execute, from random and boundary states, on the silicon and in our engines.
 
+mod accesses;
 pub mod compare;
 mod describe;
 mod faults;

@@ -1,6 +1,7 @@
 //! Segments that cases run with: those of the host's Linux, and a few in an LDT of the case's own.
 
 use super::layout::{PAGE, WINDOW};
+use x86::Segment;
 
 /// Flat 64-bit user code.
 pub const CODE64: u16 = 0x33;
@@ -96,6 +97,19 @@ impl LdtEntry {
     }
 }
 
+/// What a segment register holds after it was loaded with a selector.
+pub fn segment(selector: u16) -> Segment {
+    let index = usize::from(selector >> 3);
+    let descriptor = if selector & !3 == 0 {
+        return Segment::null(selector);
+    } else if selector & 4 != 0 {
+        LDT.get(index).map_or(0, LdtEntry::descriptor)
+    } else {
+        GDT.get(index).copied().unwrap_or(0)
+    };
+    Segment::from_descriptor(selector, descriptor)
+}
+
 /// The selector of an LDT entry at privilege level 3.
 pub const fn ldt_selector(entry: u16) -> u16 {
     entry << 3 | 7
@@ -131,7 +145,6 @@ pub const TRIED: [u16; 22] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use x86::Segment;
 
     #[test]
     fn descriptors_say_what_the_entries_say() {

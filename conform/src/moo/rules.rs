@@ -41,14 +41,15 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "stack-limit-vector",
         source: "An access through SS beyond the limit: #GP (13) on the 80286 in real mode, #SS \
-                 (12) since the 80386. Intel 80386 Programmer's Reference Manual, section 14.7, \
-                 item 15; SDM vol. 3B, chapter \"8086 Emulation\"; seen on a Xeon in 590 cases of the full set.",
+                 (12) since the 80386. Intel 80386 Programmer's Reference Manual, section 14.7 \
+                 (\"Differences From 8086\"); SDM vol. 3B, chapter \"8086 Emulation\"; seen on a Xeon in 590 cases of the full set.",
         judge: stack_limit_vector,
     },
     Rule {
         name: "instruction-length",
         source: "An instruction longer than 10 bytes: #GP on the 80286, legal up to 15 bytes \
-                 since the 80386. Intel 80386 Programmer's Reference Manual, section 14.7, item 8; \
+                 since the 80386. Intel 80386 Programmer's Reference Manual, section 14.7 (\"Differences From \
+                 8086\"); \
                  SDM vol. 2A, section 2.3.11; seen on a Xeon in 37 cases of the full set.",
         judge: instruction_length,
     },

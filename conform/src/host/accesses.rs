@@ -1,0 +1,312 @@
+//! What an instruction accesses in its case, piece by piece, and which faults a piece can give: so
+//! that of two different faults each is known to be one that the case really holds.
+
+use super::compare::Taken;
+use super::generate::{offset_of, slot_size};
+use super::layout::{CODE, CODE_SIZE, FILL, Kind, MAP, PAGE, WINDOW, WINDOW_END};
+use super::segments::segment;
+use super::state::{Case, Outcome, State};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
+use x86::fault::pf;
+use x86::regs::gpr::RSP;
+use x86::{Vector, flags};
+
+/// First linear address that no user program has (48-bit addresses).
+pub(super) const USER_END: u64 = 0x7FFF_FFFF_F000;
+
+/// Bytes of the largest XSAVE area in standard form, up to PKRU (SDM vol. 1, section 13.5.7).
+const XSAVE_AREA: u64 = 2696;
+
+/// Number of the stack segment's register.
+const SS: usize = 2;
+
+/// A piece of memory that an instruction reads or writes.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    /// Number of the segment register.
+    segment: usize,
+    /// Effective address.
+    offset: u64,
+    /// Bytes.
+    size: u64,
+    write: bool,
+    /// The bits of an effective address.
+    width: u64,
+}
+
+/// The accesses of an instruction.
+pub(super) struct Accesses<'a> {
+    case: &'a Case,
+    insn: &'a Instruction,
+    pieces: Vec<Access>,
+}
+
+impl<'a> Accesses<'a> {
+    /// Those of a case that the host ended like this.
+    pub(super) fn new(case: &'a Case, insn: &'a Instruction, host: &Outcome) -> Accesses<'a> {
+        // A string instruction faults with the registers of its iteration.
+        let state = if insn.is_string_instruction() { &host.state } else { &case.state };
+        let mut pieces = Vec::new();
+        for used in InstructionInfoFactory::new().info(insn).used_memory() {
+            memory(case, insn, state, used, &mut pieces);
+        }
+        stack(case, insn, &mut pieces);
+        Accesses { case, insn, pieces }
+    }
+
+    /// Whether one of them can give this fault.
+    pub(super) fn give(&self, fault: Taken) -> bool {
+        self.pieces.iter().any(|piece| piece.gives(self.case, fault))
+    }
+
+    /// Whether the fault can come from looking at where a transfer leads, or at a segment that is
+    /// loaded.
+    pub(super) fn target_gives(&self, fault: Taken) -> bool {
+        let code = fault.error;
+        fault.is(&[Vector::GP, Vector::SS])
+            && (code == 0 || self.selector().is_some_and(|s| code == u32::from(s & !3)))
+    }
+
+    /// Whether the fault is one of the stack segment that a return takes.
+    pub(super) fn stack_gives(&self, fault: Taken) -> bool {
+        let slot = slot_size(self.insn, self.case.bits) as u64;
+        let released =
+            if self.insn.op_count() > 0 { u64::from(self.insn.immediate16()) } else { 0 };
+        let slots = if self.insn.mnemonic() == Mnemonic::Retf { 3 } else { 4 };
+        let selector = self.stacked(slots * slot + released);
+        fault.is(&[Vector::GP, Vector::SS])
+            && selector.is_some_and(|s| fault.error == u32::from(s & !3))
+    }
+
+    /// The selector at this distance from the stack pointer.
+    fn stacked(&self, distance: u64) -> Option<u16> {
+        let (width, rsp) = stack_pointer(self.case);
+        self.word(linear(self.case, SS, rsp.wrapping_add(distance) & width))
+    }
+
+    fn word(&self, at: u64) -> Option<u16> {
+        let [low, high] = [at, at.wrapping_add(1)].map(|at| byte(self.case, at));
+        Some(u16::from_le_bytes([low?, high?]))
+    }
+
+    /// The selector that a far transfer or a load of a far pointer takes.
+    fn selector(&self) -> Option<u16> {
+        let (case, insn) = (self.case, self.insn);
+        let slot = slot_size(insn, case.bits) as u64;
+        match insn.mnemonic() {
+            Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
+                self.stacked(slot)
+            }
+            _ if insn.is_jmp_far() || insn.is_call_far() => Some(insn.far_branch_selector()),
+            _ => self.word(super::describe::operand_address(case, insn)?.wrapping_add(slot)),
+        }
+    }
+
+    /// Whether an operand's effective address is not canonical, while its linear address is.
+    pub(super) fn offset_alone_not_canonical(&self) -> bool {
+        self.pieces.iter().any(|piece| {
+            !canonical(piece.offset) && canonical(linear(self.case, piece.segment, piece.offset))
+        })
+    }
+}
+
+impl Access {
+    fn linear(&self, case: &Case) -> u64 {
+        linear(case, self.segment, self.offset)
+    }
+
+    fn gives(&self, case: &Case, fault: Taken) -> bool {
+        if fault.is(&[Vector::PF]) {
+            return self.reaches(case, fault.address) && self.page_error(fault);
+        }
+        let misaligned = |to: u64| self.linear(case) & (to.next_power_of_two() - 1) != 0;
+        let stack = self.segment == SS;
+        fault.error == 0
+            && (fault.is(&[Vector::AC])
+                && case.state.rflags & flags::AC != 0
+                && misaligned(self.size.min(64))
+                || fault.is(&[if stack { Vector::SS } else { Vector::GP }]) && self.refused(case)
+                || fault.is(&[Vector::GP]) && self.size >= 16 && misaligned(self.size.min(64)))
+    }
+
+    /// Whether one of its bytes is at `address`. Those behind the first may or may not begin again
+    /// at offset 0.
+    fn reaches(&self, case: &Case, address: u64) -> bool {
+        let all = linear_mask(case);
+        let base = base(case, self.segment);
+        let offset = address.wrapping_sub(base) & all;
+        let straight = offset.wrapping_sub(self.offset) & all;
+        let wrapped = offset.wrapping_sub(self.offset) & self.width;
+        straight < self.size || offset <= self.width && wrapped < self.size
+    }
+
+    /// Whether the page of the fault is one that refuses this access with its error code.
+    fn page_error(&self, fault: Taken) -> bool {
+        let write = if self.write { pf::WRITE } else { 0 };
+        if fault.address >= USER_END {
+            return fault.error & !pf::PRESENT == pf::USER | write;
+        }
+        let kind = match fault.address.checked_sub(WINDOW) {
+            Some(offset) if fault.address < WINDOW_END => MAP[offset as usize / PAGE],
+            Some(_) | None => Kind::None,
+        };
+        match kind {
+            Kind::None => fault.error == pf::USER | write,
+            Kind::Data => false,
+            Kind::ReadOnly | Kind::Code => {
+                self.write && fault.error == pf::USER | pf::WRITE | pf::PRESENT
+            }
+        }
+    }
+
+    /// Whether segmentation refuses it: type, limit, an address that is not canonical.
+    fn refused(&self, case: &Case) -> bool {
+        if case.bits == 64 {
+            let first = self.linear(case);
+            let ends = [first, first.wrapping_add(self.size - 1)];
+            return !ends.into_iter().all(canonical);
+        }
+        let segment = segment(case.state.selectors[self.segment]);
+        let allowed = if self.write { segment.writable() } else { segment.readable() };
+        !allowed || !segment.contains(self.offset as u32, self.size as u32)
+    }
+}
+
+/// The pieces of an operand that iced-x86 knows of.
+fn memory(
+    case: &Case,
+    insn: &Instruction,
+    state: &State,
+    used: &UsedMemory,
+    pieces: &mut Vec<Access>,
+) {
+    let write = match used.access() {
+        OpAccess::Read | OpAccess::CondRead => false,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
+            true
+        }
+        OpAccess::None | OpAccess::NoMemAccess => return,
+    };
+    let sizes = [used.memory_size(), insn.memory_size()].map(|size| size.size() as u64);
+    let size = sizes.into_iter().find(|size| *size != 0).unwrap_or(XSAVE_AREA);
+    let width = match used.address_size() {
+        iced_x86::CodeSize::Code16 => 0xFFFF,
+        iced_x86::CodeSize::Code32 => 0xFFFF_FFFF,
+        iced_x86::CodeSize::Code64 | iced_x86::CodeSize::Unknown => u64::MAX,
+    };
+    let elements = if insn.is_vsib() { 64 / used.vsib_size().max(4) as usize } else { 1 };
+    for element in (0..elements).filter(|&n| elements == 1 || active(case, insn, n)) {
+        let value = |r: Register, n: usize, size: usize| {
+            let vector = || {
+                let bytes = state.vector(r.number() & 31);
+                bytes[n * size..].iter().take(size).rev().fold(0, |v, b| v << 8 | u64::from(*b))
+            };
+            Some(match r {
+                _ if r.is_segment_register() => 0,
+                _ if r.is_vector_register() => vector(),
+                _ => super::describe::register_of(case, state, r),
+            })
+        };
+        let Some(offset) = used.virtual_address(element, value) else { continue };
+        pieces.push(Access { segment: segment_of(case, used), offset, size, write, width });
+    }
+}
+
+/// Number of an operand's segment register. 64-bit code has no overrides but FS and GS.
+fn segment_of(case: &Case, used: &UsedMemory) -> usize {
+    let frame = [Register::RBP, Register::RSP, Register::EBP, Register::ESP].contains(&used.base());
+    match used.segment() {
+        Register::FS => 4,
+        Register::GS => 5,
+        _ if case.bits == 64 => {
+            if frame {
+                SS
+            } else {
+                3
+            }
+        }
+        Register::None => 3,
+        segment => segment.number() % 6,
+    }
+}
+
+/// Whether a gather or scatter does this element.
+fn active(case: &Case, insn: &Instruction, element: usize) -> bool {
+    if insn.op_mask() != Register::None {
+        return case.state.opmask[insn.op_mask().number() & 7] >> element & 1 != 0;
+    }
+    // VEX: the sign bit of each element of the last operand.
+    let size = insn.memory_size().size().max(4);
+    let mask = case.state.vector(insn.op2_register().number() & 31);
+    mask.get(element * size + size - 1).is_some_and(|byte| byte & 0x80 != 0)
+}
+
+/// What an instruction does with the stack besides.
+fn stack(case: &Case, insn: &Instruction, pieces: &mut Vec<Access>) {
+    let size = slot_size(insn, case.bits) as u64;
+    let (width, rsp) = stack_pointer(case);
+    let mut push = |offset: u64, write: bool| {
+        let offset = rsp.wrapping_add(offset) & width;
+        pieces.push(Access { segment: SS, offset, size, write, width });
+    };
+    match insn.mnemonic() {
+        // The outer stack's pointer lies behind the parameters.
+        Mnemonic::Retf => {
+            let released = if insn.op_count() > 0 { u64::from(insn.immediate16()) } else { 0 };
+            [2, 3].into_iter().for_each(|n| push(n * size + released, false));
+        }
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
+            (0..5).for_each(|n| push(n * size, false));
+        }
+        // The final stack pointer must be writable (SDM vol. 2A, ENTER).
+        Mnemonic::Enter => {
+            let level = u64::from(insn.immediate8_2nd() & 31);
+            let below = (level + 1) * size + u64::from(insn.immediate16());
+            push(below.wrapping_neg(), true);
+        }
+        _ => {}
+    }
+}
+
+/// The bits of the stack pointer that count, and these.
+fn stack_pointer(case: &Case) -> (u64, u64) {
+    let width = match case.bits {
+        64 => u64::MAX,
+        _ if segment(case.state.selectors[SS]).is_32bit() => 0xFFFF_FFFF,
+        _ => 0xFFFF,
+    };
+    (width, case.state.gpr[RSP] & width)
+}
+
+fn base(case: &Case, number: usize) -> u64 {
+    match (case.bits, number) {
+        (_, 4) => case.state.fs_base,
+        (_, 5) => case.state.gs_base,
+        (64, _) => 0,
+        _ => segment(case.state.selectors[number]).base,
+    }
+}
+
+fn linear_mask(case: &Case) -> u64 {
+    if case.bits == 64 { u64::MAX } else { 0xFFFF_FFFF }
+}
+
+fn linear(case: &Case, segment: usize, offset: u64) -> u64 {
+    base(case, segment).wrapping_add(offset) & linear_mask(case)
+}
+
+/// Whether bits 47 to 63 are the same.
+fn canonical(linear: u64) -> bool {
+    (linear as i64) << 16 >> 16 == linear as i64
+}
+
+/// The byte at a linear address of the window.
+fn byte(case: &Case, linear: u64) -> Option<u8> {
+    if let Some(at) = offset_of(linear) {
+        return Some(case.memory.byte(at));
+    }
+    let at = linear.checked_sub(WINDOW + CODE as u64).filter(|at| *at < CODE_SIZE as u64)?;
+    let first = case.linear - (WINDOW + CODE as u64);
+    let code = at.checked_sub(first).and_then(|at| case.code.get(at as usize));
+    Some(code.copied().unwrap_or(FILL))
+}
