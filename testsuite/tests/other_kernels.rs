@@ -100,7 +100,7 @@ fn gnumach_64() {
 
 /// U-Boot in place of SeaBIOS reaches its prompt on COM1 and takes commands.
 ///
-/// There is no VGA adapter: the VGA BIOS reads the adapter's registers above 4 GiB less 1, which
+/// There is no VGA adapter (`--vga none`): the VGA BIOS reads the adapter's EDID at BAR 2, which
 /// SeaBIOS allows it by large segment limits in real mode. U-Boot calls it with limits of 64 KiB,
 /// and a processor answers that with #GP.
 fn u_boot(path: &'static [&'static str; 1], engine: EngineKind) {

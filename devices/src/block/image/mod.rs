@@ -6,6 +6,7 @@
 //! | `guard.rs` | keeping a raw image that was probed from becoming something else |
 //! | `lock.rs` | one writer or many readers, among Ringshift's and QEMU's programs |
 //! | `qcow2.rs` | what a qcow2 header may say |
+//! | `vmdk.rs` | which of vmdk's sub-formats an image has |
 //! | `driver.rs` | `imago`'s drivers as media |
 //! | `error.rs` | what is told when an image cannot be opened |
 //!
@@ -20,6 +21,7 @@ mod probe;
 mod qcow2;
 #[cfg(test)]
 mod tests;
+mod vmdk;
 
 pub use error::ImageError;
 pub use probe::{ImageFormat, PROBE_BYTES, Probed, probe};
@@ -229,24 +231,13 @@ impl Source {
         let path = self.path.clone();
         let failed =
             |error| ImageError::Driver { path: path.clone(), format: ImageFormat::Vmdk, error };
-        let unsupported = |what: &str, advice: &str| {
-            Err(ImageError::Unsupported {
-                path: path.clone(),
-                what: what.into(),
-                advice: advice.into(),
-            })
-        };
-        if self.start.starts_with(b"KDMV") {
-            return unsupported(
-                "a sparse VMDK image",
-                "only VMDK images with flat extents are supported: convert it with `qemu-img convert -O qcow2`",
-            );
-        }
+        vmdk::check(&path, &self.file, &self.start)?;
         if writable {
-            return unsupported(
-                "VMDK images cannot be written",
-                "give snapshot=on or readonly=on, or convert it with `qemu-img convert -O qcow2`",
-            );
+            return Err(ImageError::Unsupported {
+                path,
+                what: "VMDK images cannot be written".into(),
+                advice: "give snapshot=on or readonly=on, or convert it with `qemu-img convert -O qcow2`".into(),
+            });
         }
         let storage = self.storage().map_err(failed)?;
         let mut image: Vmdk<File> = Vmdk::open_image(storage, false).map_err(failed)?;

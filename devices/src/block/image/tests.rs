@@ -208,7 +208,8 @@ fn an_image_has_one_writer_or_many_readers() {
         assert!(error(second).contains("which writes it"));
     }
     let name = path.display().to_string();
-    if let Some((done, text)) = qemu_img(&["info", "-f", "raw", &name]) {
+    // `info` reads a raw image without asking.
+    if let Some((done, text)) = qemu_img(&["resize", "-f", "raw", &name, "8K"]) {
         assert!(!done && text.contains("lock"), "qemu-img heeds the lock: {text}");
     }
     drop(first);
@@ -252,11 +253,54 @@ fn a_vmdk_image_is_its_extents() {
     drop(snapshot);
     let told = error(&ImageOptions::new(at("disk.vmdk")));
     assert!(told.contains("snapshot=on"), "{told}");
-    fs::write(at("sparse"), b"KDMV\x01\0\0\0").unwrap();
-    assert!(error(&options(&at("sparse"), None, true, false)).contains("sparse VMDK"));
     fs::remove_file(at("extent")).unwrap();
     let told = error(&options(&at("disk.vmdk"), None, true, false));
     assert!(told.contains("extent"), "{told}");
+}
+
+/// What cannot be read is named as the tools that made it name it.
+#[test]
+fn vmdk_sub_formats_are_told() {
+    let directory = directory();
+    let at = directory.path().join("disk.vmdk");
+    let told = |content: &[u8]| {
+        fs::write(&at, content).unwrap();
+        error(&options(&at, None, true, false))
+    };
+    let text = |create_type: &str, line: &str| {
+        format!("# Disk DescriptorFile\nversion=1\ncreateType=\"{create_type}\"\n{line}\n")
+    };
+    // The embedded descriptor is in the second sector.
+    let mut sparse = vec![0; 2048];
+    sparse[..8].copy_from_slice(b"KDMV\x01\0\0\0");
+    assert!(told(&sparse[..8]).contains("a sparse VMDK extent without a descriptor"));
+    sparse[28] = 1;
+    let descriptor = text("monolithicSparse", "RW 8 SPARSE \"disk.vmdk\"");
+    sparse[512..512 + descriptor.len()].copy_from_slice(descriptor.as_bytes());
+    assert!(told(&sparse).contains("of the sub-format monolithicSparse; only"));
+    sparse[28..32].fill(0xFF);
+    assert!(told(&sparse).contains("a sparse VMDK extent without"));
+    sparse[10] = 1;
+    assert!(told(&sparse).contains("with compressed grains"));
+    let split = text("twoGbMaxExtentSparse", "RW 8 SPARSE \"a-s001.vmdk\"");
+    let message = told(split.as_bytes());
+    assert!(message.contains("twoGbMaxExtentSparse, with SPARSE extents"), "{message}");
+    let delta = text("monolithicFlat", "parentFileNameHint=\"base.vmdk\"");
+    assert!(told(delta.as_bytes()).contains("a difference to another image"));
+
+    if qemu_img(&["--version"]).is_none() {
+        eprintln!("not compared with qemu-img, which is not installed (Debian: qemu-utils)");
+        return;
+    }
+    for kind in ["monolithicSparse", "streamOptimized", "twoGbMaxExtentSparse"] {
+        fs::remove_file(&at).unwrap();
+        let options = format!("subformat={kind}");
+        let name = at.to_str().unwrap();
+        let (done, text) = qemu_img(&["create", "-f", "vmdk", "-o", &options, name, "4M"]).unwrap();
+        assert!(done, "{text}");
+        let message = error(&ImageOptions::new(&at));
+        assert!(message.contains(kind), "{message}");
+    }
 }
 
 #[test]
