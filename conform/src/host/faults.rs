@@ -192,7 +192,7 @@ fn canonical_offset(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     let overrides = matches!(c.insn.memory_segment(), Register::FS | Register::GS);
     let accesses = c.accesses();
     let given = a.is(&[Vector::GP]) && accesses.offset_alone_not_canonical();
-    is_amd() && overrides && given && b.is(&[Vector::PF]) && accesses.give(b)
+    is_amd() && overrides && given && accesses.give(b)
 }
 
 fn xrstor_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {

@@ -225,7 +225,7 @@ impl Mask {
             ),
             Mask::CanonicalOffset => (
                 "canonical-offset",
-                "#GP against a page fault, for an operand with FS or GS whose offset is not \
+                "#GP against #PF or #AC, for an operand with FS or GS whose offset is not \
                  canonical but whose linear address is: observed on Zen 3 and Zen 5 alone.",
             ),
             Mask::X87Pointers => (

@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// Jobs handed over at once.
-pub(super) const BATCH: usize = 32;
+/// Jobs handed over at once: enough that the two processes seldom wait for each other.
+pub(super) const BATCH: usize = 128;
 /// How long a batch may take before the child is thought to hang.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the parent looks whether the child is still alive.
