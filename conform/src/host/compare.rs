@@ -10,7 +10,7 @@ use iced_x86::{Instruction, MemorySize, Mnemonic, Register, RflagsBits};
 use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
-use x86::fault::vector_name;
+use x86::fault::{pf, vector_name};
 use x86::regs::gpr::RSP;
 use x86::{Vector, flags};
 
@@ -58,6 +58,13 @@ impl Taken {
     /// Whether it is one of these exceptions.
     pub(super) fn is(&self, vectors: &[Vector]) -> bool {
         vectors.iter().any(|&vector| self.vector == vector as u8)
+    }
+}
+
+impl Ending {
+    /// Whether nothing was there to be executed.
+    pub(super) fn is_fetch(&self) -> bool {
+        matches!(self, Ending::Fault(t) if t.is(&[Vector::PF]) && t.error & pf::FETCH != 0)
     }
 }
 

@@ -150,6 +150,8 @@ fn x87_environment(c: &Context<'_>, a: Taken, b: Taken) -> bool {
             | MemorySize::FpuEnv28
             | MemorySize::FpuState94
             | MemorySize::FpuState108
+            | MemorySize::Float80
+            | MemorySize::Bcd
     );
     environment && c.both_given(a, b)
 }

@@ -289,6 +289,7 @@ impl Bench {
             }
         };
         result.ran += 1;
+        result.not_fetched += u64::from(ending(case, &host).0.is_fetch());
         let mut undefined = true;
         let mut differs = false;
         for i in 0..self.subjects.len() {

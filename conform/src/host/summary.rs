@@ -68,6 +68,8 @@ pub struct FormResult {
     pub ran: u64,
     /// Of these, cases in which all took #UD.
     pub undefined: u64,
+    /// Of these, cases of which the host could not fetch all bytes.
+    pub not_fetched: u64,
     /// Cases that the host did not answer.
     pub no_answer: u64,
     /// The first of them.
@@ -84,6 +86,7 @@ impl FormResult {
             code,
             ran: 0,
             undefined: 0,
+            not_fetched: 0,
             no_answer: 0,
             unanswered: None,
             not_generated: None,
@@ -102,6 +105,7 @@ impl FormResult {
     fn add(&mut self, other: &FormResult) {
         self.ran += other.ran;
         self.undefined += other.undefined;
+        self.not_fetched += other.not_fetched;
         self.no_answer += other.no_answer;
         self.scores.iter_mut().zip(&other.scores).for_each(|(sum, score)| sum.add(score));
     }
@@ -117,8 +121,8 @@ impl FormResult {
             return format!("not generated: {reason}");
         }
         let mut notes = Vec::new();
-        if self.ran > 0 && self.undefined == self.ran {
-            notes.push("not supported by the host: #UD in both".to_owned());
+        if self.undefined > 0 && self.undefined + self.not_fetched >= self.ran {
+            notes.push("not supported by the host: #UD in all".to_owned());
         }
         if self.scores.iter().any(|score| score.not_offered > 0) {
             let reason = not_offered(self.code).unwrap_or("not offered");

@@ -2,7 +2,7 @@
 //! mean the form is decided by decoding them.
 
 use crate::host::random::Random;
-use iced_x86::{EncodingKind, MandatoryPrefix, OpCodeInfo, OpCodeTableKind};
+use iced_x86::{EncodingKind, MandatoryPrefix, OpCodeInfo, OpCodeOperandKind, OpCodeTableKind};
 
 /// Longest instruction.
 const LONGEST: usize = 15;
@@ -86,11 +86,15 @@ impl Bytes {
             OpCodeTableKind::T0F3A => self.bytes.extend([0x0F, 0x3A]),
             _ => {}
         }
-        self.opcode(info);
+        self.opcode(random, info);
     }
 
-    fn opcode(&mut self, info: &OpCodeInfo) {
-        let opcode = info.op_code();
+    fn opcode(&mut self, random: &mut Random, info: &OpCodeInfo) {
+        use OpCodeOperandKind::{r8_opcode, r16_opcode, r32_opcode, r64_opcode, sti_opcode};
+        let in_opcode = [r8_opcode, r16_opcode, r32_opcode, r64_opcode, sti_opcode];
+        let register = info.op_kinds().iter().any(|kind| in_opcode.contains(kind));
+        let register = if register { random.next() as u32 & 7 } else { 0 };
+        let opcode = info.op_code() | register;
         if info.op_code_len() == 2 {
             self.bytes.push((opcode >> 8) as u8);
         }
@@ -138,7 +142,7 @@ impl Bytes {
         } else {
             self.bytes.extend([0xC4, rxb | map, w << 7 | low]);
         }
-        self.opcode(info);
+        self.opcode(random, info);
     }
 
     fn xop(&mut self, random: &mut Random, info: &OpCodeInfo, bits: u32) {
@@ -152,7 +156,7 @@ impl Bytes {
         let low = Self::vvvv(random) << 3 | l << 2 | pp(info);
         let w = Self::w(random, info);
         self.bytes.extend([0x8F, Self::rxb(random, bits) | map, w << 7 | low]);
-        self.opcode(info);
+        self.opcode(random, info);
     }
 
     fn evex(&mut self, random: &mut Random, info: &OpCodeInfo, bits: u32) {
@@ -176,7 +180,7 @@ impl Bytes {
         let v = bits != 64 || random.percent(70);
         let p2 = (z as u8) << 7 | l << 5 | (b as u8) << 4 | (v as u8) << 3 | mask;
         self.bytes.extend([0x62, p0, p1, p2]);
-        self.opcode(info);
+        self.opcode(random, info);
     }
 
     fn amd_3dnow(&mut self, random: &mut Random, info: &OpCodeInfo, bits: u32) {

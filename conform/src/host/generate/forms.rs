@@ -1,7 +1,7 @@
 //! Which forms of which instructions are generated, and why the others are not.
 
 use crate::host::compare::is_amd;
-use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeInfo};
+use iced_x86::{Code, CpuidFeature, DecoderOptions, EncodingKind, Mnemonic, OpCodeInfo};
 
 /// Every form that the code size has, with the reason where it is not generated.
 pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
@@ -11,7 +11,7 @@ pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
             info.is_instruction()
                 && info.is_available_in_mode(bits)
                 && info.encoding() != EncodingKind::MVEX
-                && info.decoder_option() == 0
+                && [0, DecoderOptions::FORCE_RESERVED_NOP].contains(&info.decoder_option())
                 && has_vendor(info, bits)
         })
         .map(|code| (code, reason(code)))
@@ -38,8 +38,17 @@ pub fn reason(code: Code) -> Option<&'static str> {
     if code == Code::Movsxd_r16_rm16 {
         return Some("reserved: processors differ in how much of the source they read");
     }
+    if matches!(code, Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64) {
+        return Some(RESERVED_NOP);
+    }
+    if code == Code::Popw_CS {
+        return Some("of the 8086 alone");
+    }
     EXCLUDED.iter().find(|(_, all)| all.contains(&code.mnemonic())).map(|(reason, _)| *reason)
 }
+
+/// Why hints are not forms of their own.
+const RESERVED_NOP: &str = "an encoding of RESERVEDNOP, and run as that";
 
 /// Instructions that user-mode code can execute, but whose results the host's CPU alone does not
 /// determine.
@@ -92,6 +101,25 @@ pub const EXCLUDED: &[(&str, &[Mnemonic])] = &[
             Mnemonic::Umonitor,
             Mnemonic::Umwait,
             Mnemonic::Tpause,
+        ],
+    ),
+    (
+        RESERVED_NOP,
+        &[
+            Mnemonic::Cldemote,
+            Mnemonic::Endbr32,
+            Mnemonic::Endbr64,
+            Mnemonic::Prefetch,
+            Mnemonic::Prefetchit0,
+            Mnemonic::Prefetchit1,
+            Mnemonic::Prefetchnta,
+            Mnemonic::Prefetcht0,
+            Mnemonic::Prefetcht1,
+            Mnemonic::Prefetcht2,
+            Mnemonic::Prefetchw,
+            Mnemonic::Prefetchwt1,
+            Mnemonic::Rdsspd,
+            Mnemonic::Rdsspq,
         ],
     ),
     (
