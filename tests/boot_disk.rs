@@ -179,3 +179,41 @@ fn a_qcow2_disk_over_a_raw_one_keeps_what_was_synced() {
         std::fs::remove_file(path).unwrap();
     }
 }
+
+/// Kernel and initrd by their own options, the root file system on the disk beside them; entered
+/// directly, and through the BIOS.
+#[test]
+fn a_kernel_finds_its_root_on_a_disk() {
+    let Some(image) = disk("boot-root.img") else { return };
+    let (kernel, initrd) = disk::kernel_and_initrd(&|line| eprintln!("{line}")).unwrap();
+    let initrd_file = image.with_extension("initrd");
+    std::fs::write(&initrd_file, initrd).unwrap();
+    let [image_name, kernel, initrd] =
+        [&image, &kernel, &initrd_file].map(|path| path.to_str().expect("a plain name"));
+    for (protocol, note) in [("auto", "one"), ("16", "two")] {
+        let arguments = [
+            "--boot-protocol",
+            protocol,
+            "--kernel",
+            kernel,
+            "--initrd",
+            initrd,
+            "--disk",
+            image_name,
+            "--append",
+            "root=/dev/sda1 console=ttyS0 panic=-1",
+        ];
+        let mut console = Console::boot(&arguments);
+        console.log_in();
+        assert_eq!(console.run("mount | grep -c '/dev/sda1 on / type ext4'"), "1");
+        console.run(&format!("echo {note} >> /root/notes; sync"));
+        console.power_off();
+    }
+    let mut console = Console::boot(&[image_name]);
+    console.log_in();
+    assert_eq!(console.run("cat /root/notes | tr '\\n' ' '"), "one two");
+    console.power_off();
+    for path in [&image, &initrd_file] {
+        std::fs::remove_file(path).unwrap();
+    }
+}

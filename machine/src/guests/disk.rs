@@ -217,6 +217,21 @@ pub fn build(path: &Path, progress: &dyn Fn(&str)) -> Result<(), DiskError> {
     disk.sync_all().map_err(at(path))
 }
 
+/// What boots from the disk by `--kernel` and `--initrd` too, with `root=/dev/sda1`: the kernel's
+/// file, and the content of the initramfs.
+///
+/// # Errors
+/// As [`build`].
+pub fn kernel_and_initrd(progress: &dyn Fn(&str)) -> Result<(PathBuf, Vec<u8>), DiskError> {
+    let cache = Cache::open()?;
+    let mut kernel = cache.kernel_files(&KERNEL, progress)?;
+    let busybox = cache.file(&Package::busybox(Architecture::Amd64), progress)?;
+    let modules = kernel.split_off(1);
+    let initrd = initramfs(&modules, &read(&busybox)?)?;
+    // The file set begins with the kernel.
+    Ok((kernel.remove(0), initrd))
+}
+
 /// GRUB's boot code, with one active Linux partition.
 fn boot_sector(boot_image: &[u8]) -> Vec<u8> {
     const LINUX: u8 = 0x83;
@@ -275,20 +290,25 @@ fn root_directory(
     put("etc/rcS", 0o755, RC.as_bytes())?;
     put("etc/passwd", 0o644, PASSWD.as_bytes())?;
     put("boot/grub/grub.cfg", 0o644, GRUB_CFG.as_bytes())?;
-    let mut initramfs = Archive::new();
-    initramfs.directory("dev", 0o755)?;
-    initramfs.directory("root", 0o755)?;
-    initramfs.file("bin/busybox", 0o755, &busybox)?;
-    initramfs.file("init", 0o755, INIT.as_bytes())?;
     if let [image, modules @ ..] = kernel {
         put("boot/vmlinuz", 0o644, &read(image)?)?;
-        for module in modules {
-            let name = module.file_name().unwrap_or_default().to_string_lossy();
-            initramfs.file(&format!("modules/{name}"), 0o644, &read(module)?)?;
-        }
+        put("boot/initrd.img", 0o644, &initramfs(modules, &busybox)?)?;
     }
-    put("boot/initrd.img", 0o644, &initramfs.finish())?;
     Ok(root)
+}
+
+/// An initramfs that loads the disk's drivers and goes on there.
+fn initramfs(modules: &[PathBuf], busybox: &[u8]) -> Result<Vec<u8>, DiskError> {
+    let mut archive = Archive::new();
+    archive.directory("dev", 0o755)?;
+    archive.directory("root", 0o755)?;
+    archive.file("bin/busybox", 0o755, busybox)?;
+    archive.file("init", 0o755, INIT.as_bytes())?;
+    for module in modules {
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("modules/{name}"), 0o644, &read(module)?)?;
+    }
+    Ok(archive.finish())
 }
 
 /// Makes the partition's file system with what is in `root`.
