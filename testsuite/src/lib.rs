@@ -15,6 +15,7 @@
 pub mod kernels;
 pub mod media;
 pub mod programs;
+pub mod random_guest;
 mod runner;
 mod screen;
 
