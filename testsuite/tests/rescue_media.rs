@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use testsuite::media::{cdrom, debian_file, debian_files, disk, floppy};
-use testsuite::{EngineKind, Guest};
+use testsuite::{EngineKind, Guest, StopReason, iso, kernels};
 
 const GRUB_CDROM: &[&str; 1] = &["usr/lib/grub-rescue/grub-rescue-cdrom.iso"];
 const GRUB_FLOPPY: &[&str; 1] = &["usr/lib/grub-rescue/grub-rescue-floppy.img"];
@@ -201,6 +201,69 @@ fn memtest_64_kernel_full_pass() {
 #[ignore = "long: a full pass takes five minutes, of which four wait for bits to fade"]
 fn memtest_32_kernel_full_pass() {
     memtest(memtest_kernel(MEMTEST_32_KERNEL), EngineKind::Jit, "Pass:  1");
+}
+
+const ISOLINUX: &[&str; 1] = &["usr/lib/ISOLINUX/isolinux.bin"];
+const ISOLINUX_LOADER: &[&str; 1] = &["usr/lib/syslinux/modules/bios/ldlinux.c32"];
+const ISOLINUX_CONFIGURATION: &str = "\
+PROMPT 1
+LABEL setup
+  KERNEL kernel
+  INITRD initrd
+  APPEND some words
+LABEL memtest
+  KERNEL memtest
+";
+
+/// A CD-ROM of our own with ISOLINUX, which waits at its prompt for one of two kernels.
+fn isolinux() -> Option<Firmware> {
+    let boot = debian_file("isolinux", ISOLINUX)?;
+    let loader = debian_file("syslinux-common", ISOLINUX_LOADER)?;
+    let memtest = debian_file("memtest86+", MEMTEST_64_KERNEL)?;
+    let files: [(&str, &[u8]); 6] = [
+        ("INITRD", &[&b"initrd!!"[..], &[7; 300_000]].concat()),
+        ("ISOLINUX.BIN", &boot),
+        ("ISOLINUX.CFG", ISOLINUX_CONFIGURATION.as_bytes()),
+        ("KERNEL", &kernels::setup_code()),
+        ("LDLINUX.C32", &loader),
+        ("MEMTEST", &memtest),
+    ];
+    cdrom(iso::volume(&files, "ISOLINUX.BIN"))
+}
+
+fn isolinux_starts_setup_code(engine: EngineKind) {
+    let Some(firmware) = isolinux() else { return };
+    let guest = Guest::firmware(firmware).engine(engine).start();
+    guest.wait_for_screen("ISOLINUX 6.04");
+    guest.wait_for_screen("boot:");
+    guest.press("setup\n");
+    let end = guest.finish();
+    assert!(end.output.contains("some words"), "{}", end.output);
+    assert!(end.output.contains("|payload!|initrd!!"), "{}", end.output);
+    assert_eq!(end.reason, StopReason::PowerOff, "{}", end.output);
+}
+
+#[test]
+fn setup_code_from_isolinux_cdrom() {
+    isolinux_starts_setup_code(EngineKind::Jit);
+}
+
+#[test]
+fn setup_code_from_isolinux_cdrom_interpreted() {
+    isolinux_starts_setup_code(EngineKind::Interp);
+}
+
+#[test]
+fn memtest_from_isolinux_cdrom() {
+    let Some(firmware) = isolinux() else { return };
+    let guest = Guest::firmware(firmware).cpus(2).timeout(Duration::from_secs(600)).start();
+    guest.wait_for_screen("boot:");
+    guest.press("memtest\n");
+    guest.wait_for_screen("2 Cores 2 Threads");
+    guest.wait_for_screen("Test #2");
+    assert!(guest.screen().contains("Errors: 0"), "{}", guest.screen());
+    guest.quit();
+    guest.finish();
 }
 
 const SYSLINUX_CONFIGURATION: &str = "DEFAULT kernel\nLABEL kernel\n  KERNEL kernel\n";
