@@ -18,8 +18,9 @@ use iced_x86::{Code, Instruction, OpKind};
 
 /// Bytes around an instruction where no branch may lead without a trap.
 const NEIGHBOURHOOD: u64 = 64;
-/// Attempts at an encoding that decodes to the form wanted.
-const ATTEMPTS: u32 = 200;
+/// Attempts at an encoding that decodes to the form wanted: one in 500 does for a VSIB operand in
+/// 16-bit code.
+const ATTEMPTS: u32 = 4000;
 
 /// Makes cases of one code size.
 pub struct Generator {
