@@ -1,7 +1,7 @@
 //! Which forms of which instructions are generated, and why the others are not.
 
 use crate::host::compare::is_amd;
-use iced_x86::{Code, CpuidFeature, DecoderOptions, EncodingKind, Mnemonic, OpCodeInfo};
+use iced_x86::{Code, CpuidFeature, EncodingKind, Mnemonic, OpCodeInfo};
 
 /// Every form that the code size has, with the reason where it is not generated.
 pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
@@ -11,7 +11,7 @@ pub fn forms(bits: u32) -> Vec<(Code, Option<&'static str>)> {
             info.is_instruction()
                 && info.is_available_in_mode(bits)
                 && info.encoding() != EncodingKind::MVEX
-                && [0, DecoderOptions::FORCE_RESERVED_NOP].contains(&info.decoder_option())
+                && info.decoder_option() == 0
                 && has_vendor(info, bits)
         })
         .map(|code| (code, reason(code)))
