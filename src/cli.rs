@@ -192,7 +192,8 @@ pub(crate) struct MachineArgs {
     /// Stop after this much time
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Duration>,
-    /// Print counters at the end, on standard error
+    /// Count instructions, which slows the translator by a few percent, and print all counters at
+    /// the end, on standard error
     #[arg(long)]
     pub(crate) stats: bool,
     /// Keep each translation of an address until the guest invalidates it, whatever the TLB's size:

@@ -57,6 +57,7 @@ impl Session<'_> {
                 // An expired deadline stops the next machine at once.
                 timeout: deadline
                     .map(|at| at.saturating_duration_since(Instant::now()).max(Duration::ZERO)),
+                count: self.machine.stats,
             };
             let mut machine = if direct {
                 Machine::with_peripherals(config, media.peripherals())?

@@ -33,14 +33,30 @@ pub enum ArenaError {
     TooHigh(u64),
 }
 
-/// Append-only executable memory.
+/// How much of the arena is for cold code, in parts of 64. Of a kernel's blocks a third is cold;
+/// where one part is full the other one counts as full, too.
+const COLD_PARTS: usize = 26;
+
+/// Addresses for a block's hot and cold code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Spot {
+    pub(crate) hot: u64,
+    pub(crate) cold: u64,
+}
+
+/// Append-only executable memory. Hot code is packed at the beginning, cold code behind it, so that
+/// they do not share the host's cache lines and pages.
 #[derive(Debug)]
 pub(crate) struct Arena {
     code: *mut c_void,
     view: *mut c_void,
     size: usize,
+    /// Where cold code begins.
+    split: usize,
+    /// Ends of the hot and of the cold code.
     used: usize,
-    /// What [`Arena::reset`] keeps.
+    cold_used: usize,
+    /// What [`Arena::reset`] keeps of the hot code.
     kept: usize,
 }
 
@@ -69,43 +85,54 @@ impl Arena {
             // SAFETY: mapped above, used by nobody.
             let _ = unsafe { munmap(code, size) };
         })?;
-        let arena = Arena { code, view, size, used: 0, kept: 0 };
+        let split = (size / 64 * (64 - COLD_PARTS)).next_multiple_of(ALIGNMENT);
+        let arena = Arena { code, view, size, split, used: 0, cold_used: split, kept: 0 };
         if code as u64 + size as u64 > softmmu::low::LOW_LIMIT {
             return Err(ArenaError::TooHigh(code as u64));
         }
         Ok(arena)
     }
 
-    /// The address that the next [`Arena::append`] puts code at.
-    pub(crate) fn next(&self) -> u64 {
-        self.code as u64 + self.used.next_multiple_of(ALIGNMENT) as u64
+    /// The addresses that the next [`Arena::append`] puts code at.
+    pub(crate) fn next(&self) -> Spot {
+        let at = |used: usize| self.code as u64 + used.next_multiple_of(ALIGNMENT) as u64;
+        // Cold code is not worth aligning.
+        Spot { hot: at(self.used), cold: self.code as u64 + self.cold_used as u64 }
     }
 
-    /// Bytes left.
+    /// Bytes left for each kind of code.
     pub(crate) fn room(&self) -> usize {
-        self.size - self.used.next_multiple_of(ALIGNMENT).min(self.size)
+        self.hot_room().min(self.size - self.cold_used)
     }
 
-    /// Appends code and returns its address, or nothing where the arena is full.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Option<u64> {
-        if bytes.len() > self.room() {
+    fn hot_room(&self) -> usize {
+        self.split - self.used.next_multiple_of(ALIGNMENT).min(self.split)
+    }
+
+    /// Appends hot and cold code and returns where it is, or nothing where the arena is full.
+    pub(crate) fn append(&mut self, hot: &[u8], cold: &[u8]) -> Option<Spot> {
+        if hot.len() > self.hot_room() || cold.len() > self.size - self.cold_used {
             return None;
         }
+        let spot = self.next();
         let start = self.used.next_multiple_of(ALIGNMENT);
         // SAFETY: the bytes lie inside the writable view, which only this thread uses.
         unsafe {
-            let target = self.view.cast::<u8>().add(start);
-            ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+            let view = self.view.cast::<u8>();
+            ptr::copy_nonoverlapping(hot.as_ptr(), view.add(start), hot.len());
+            ptr::copy_nonoverlapping(cold.as_ptr(), view.add(self.cold_used), cold.len());
         }
-        self.used = start + bytes.len();
+        self.used = start + hot.len();
+        self.cold_used += cold.len();
         serialize();
-        Some(self.code as u64 + start as u64)
+        Some(spot)
     }
 
     /// The code at `address`, as it is now.
     pub(crate) fn read(&self, address: u64, len: usize) -> Option<Vec<u8>> {
         let offset = address.checked_sub(self.code as u64)? as usize;
-        if offset.checked_add(len)? > self.used {
+        let end = if offset < self.split { self.used } else { self.cold_used };
+        if offset.checked_add(len)? > end {
             return None;
         }
         let mut bytes = vec![0; len];
@@ -125,11 +152,13 @@ impl Arena {
     /// Forgets everything behind what is kept. Nothing of it may be on the way to execution.
     pub(crate) fn reset(&mut self) {
         self.used = self.kept;
+        self.cold_used = self.split;
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.used = 0;
+        self.cold_used = self.split;
         self.kept = 0;
     }
 
@@ -137,7 +166,7 @@ impl Arena {
     /// with it) lead to `target`.
     pub(crate) fn patch(&mut self, site: u64, target: u64) {
         let offset = site.wrapping_sub(self.code as u64) as usize;
-        debug_assert!(offset + 4 <= self.used);
+        debug_assert!(offset + 4 <= self.cold_used);
         let relative = target.wrapping_sub(site + 4) as u32;
         // SAFETY: `site` was emitted as a displacement inside the arena; the displacement need
         // not be aligned, and no other thread executes this vCPU's code.

@@ -1,7 +1,7 @@
 //! Translated blocks, found by address, invalidated by page, linked to one another.
 
 use crate::arena::Arena;
-use crate::emit::LinkRequest;
+use crate::emit::Exit;
 use crate::indirect::IndirectCache;
 use crate::key::Key;
 use crate::pages::ByPage;
@@ -119,24 +119,23 @@ impl BlockCache {
         Some(index)
     }
 
-    /// Adds a block whose code starts at `base`.
+    /// Adds a block with its entries' addresses: with flags in EFLAGS, and in the slot.
     pub(crate) fn insert(
         &mut self,
         place: Place,
         (len, second_page): (u64, Option<u64>),
-        base: u64,
-        entries: (usize, usize),
-        links: &[LinkRequest],
+        (direct, saved): (u64, u64),
+        exits: &[Exit],
     ) -> u32 {
         let index = self.blocks.len() as u32;
         let first = self.links.len() as u32;
-        for link in links {
+        for exit in exits {
             self.links.push(Link {
-                site: base + link.site as u64,
-                trampoline: base + link.trampoline as u64,
-                target: link.target,
-                key: link.key,
-                saved: link.saved,
+                site: exit.site,
+                trampoline: exit.trampoline,
+                target: exit.request.target,
+                key: exit.request.key,
+                saved: exit.request.saved,
                 from: index,
                 to: None,
             });
@@ -145,10 +144,10 @@ impl BlockCache {
             place,
             len,
             second_page,
-            direct: base + entries.0 as u64,
-            saved: base + entries.1 as u64,
+            direct,
+            saved,
             incoming: Vec::new(),
-            outgoing: (first, links.len() as u32),
+            outgoing: (first, exits.len() as u32),
             alive: true,
         });
         self.by_place.insert(place, index);

@@ -58,6 +58,9 @@ pub struct Config {
     /// does not look at the limit, and what it executes is counted by [`Engine::counted`] instead
     /// of in [`Cpu::instructions`]: blocks need not wait for one another's count.
     pub exact_limit: bool,
+    /// Counts instructions and their strategies without an exact limit, too, by an addition to
+    /// memory at each block's entry and side exit.
+    pub count: bool,
 }
 
 impl Default for Config {
@@ -69,6 +72,7 @@ impl Default for Config {
             precise_flags: false,
             notes: false,
             exact_limit: true,
+            count: true,
         }
     }
 }
@@ -123,7 +127,8 @@ impl Engine {
     /// # Errors
     /// The host refuses executable or low memory.
     pub fn new(config: Config) -> Result<Engine, EngineError> {
-        let profile = if config.exact_limit { None } else { Some(Profile::new()?) };
+        let count = config.count && !config.exact_limit;
+        let profile = if count { Some(Profile::new()?) } else { None };
         Ok(Engine {
             interp: interp::Engine::new(),
             config,
@@ -169,8 +174,7 @@ impl Engine {
     }
 
     /// Counts instructions by strategy from now on ([`Stats::shares`]), which costs an addition to
-    /// memory at each block's entry. Call it before the first run. Without an exact limit they are
-    /// counted in any case.
+    /// memory at each block's entry. Call it before the first run.
     ///
     /// # Errors
     /// The host refuses low memory.
@@ -313,7 +317,6 @@ impl Engine {
             pointers: field(offset_of!(Runtime, pointers)),
             indirect: field(offset_of!(Runtime, indirect)),
             code_tag: field(offset_of!(Runtime, code_tag)),
-            return_site: field(offset_of!(Runtime, return_site)),
             interrupt_waits: field(offset_of!(Runtime, interrupt_waits)),
             stack_base: self.low.stack_base(),
             stack_limit: self.low.stack_limit(),
@@ -323,7 +326,7 @@ impl Engine {
         }
         self.addresses = addresses;
         self.arena.clear();
-        self.stubs = stubs::emit(&mut self.arena, &self.low, addresses.cpu, self.host);
+        self.stubs = stubs::emit(&mut self.arena, &self.low, &addresses, self.host);
         self.flush_translations();
         self.stubs.is_some()
     }
@@ -453,7 +456,7 @@ impl Engine {
         };
         let indirect_behind = self.indirect.address(behind.unwrap_or(place.key)).ok()?;
         let stubs = self.stubs?;
-        let base = self.arena.next();
+        let spot = self.arena.next();
         let environment = Environment {
             addresses: &self.addresses,
             stubs: &stubs,
@@ -470,20 +473,20 @@ impl Engine {
             precise_flags: self.config.precise_flags,
             counter: self.profile.as_ref().map(Profile::next),
         };
-        let Emitted { code, direct, saved, links, notes } =
-            emit_block(base, place.rip, place.key, &decoded.ops[..count], environment)?;
-        let at = self.arena.append(&code)?;
-        debug_assert_eq!(at, base);
+        let Emitted { hot, cold, direct, saved, exits, notes } =
+            emit_block(spot, place.rip, place.key, &decoded.ops[..count], environment)?;
+        let at = self.arena.append(&hot, &cold)?;
+        debug_assert_eq!(at, spot);
         self.stats.blocks_translated += 1;
         self.stats.instructions_translated += count as u64;
         self.stats.guest_bytes += len;
-        self.stats.host_bytes += code.len() as u64;
+        self.stats.host_bytes += (hot.len() + cold.len()) as u64;
         self.counts.by_site.resize(self.sites.len(), Left::default());
         if let Some(profile) = &mut self.profile {
             profile.add(place.linear, &notes);
         }
         let second_page = decoded.second_page;
-        let index = self.cache.insert(place, (len, second_page), base, (direct, saved), &links);
+        let index = self.cache.insert(place, (len, second_page), (direct, saved), &exits);
         if let Some((rip, block)) = &mut self.watch
             && rip.wrapping_sub(place.linear) < len
         {
@@ -491,7 +494,8 @@ impl Engine {
         }
         if self.config.notes {
             let ops = decoded.ops[..count].into();
-            self.notes.insert(index, BlockNotes { notes, ops, base, len: code.len() });
+            let (hot, cold) = (hot.len(), cold.len());
+            self.notes.insert(index, BlockNotes { notes, ops, spot, hot, cold });
         }
         Some(index)
     }

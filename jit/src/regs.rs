@@ -1,7 +1,7 @@
 //! Where guest registers live while translated code runs.
 //!
-//! RAX to RDI but RSP, and R8 to R12, sit in the same host registers; RSP sits in host R15. R13
-//! to R15 stay in the context. Host R13 and R14 are scratch; host RSP is a host stack.
+//! Most sit in the host register of the same name; RSP sits in host R9. R9 to R11, which compilers
+//! use least, stay in the context. Host R10 and R11 are scratch; host RSP is a host stack.
 
 use iced_x86::Register;
 
@@ -15,22 +15,22 @@ pub(crate) const PINNED: [(u8, u8); 13] = [
     (6, 6),
     (7, 7),
     (8, 8),
-    (9, 9),
-    (10, 10),
-    (11, 11),
     (12, 12),
+    (13, 13),
+    (14, 14),
+    (15, 15),
     (4, STACK),
 ];
 
 /// The host register that holds guest RSP.
-pub(crate) const STACK: u8 = 15;
+pub(crate) const STACK: u8 = 9;
 
 /// The host register that holds guest register `guest`; none for those in the context.
 pub(crate) fn host(guest: u8) -> Option<u8> {
     match guest {
         4 => Some(STACK),
-        0..=12 => Some(guest),
-        _ => None,
+        9..=11 => None,
+        _ => Some(guest),
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) const CUSTOM: &[(Mnemonic, Custom)] = {
         (Pushfq, |u, o, i| u.pushf(o, i)),
         // The decoder's names for all hints: ENDBR, PREFETCH and what is kept for more.
         (Nop, |u, o, i| u.nothing(o, i)),
-        (Reservednop, |u, o, i| !is_prefetch_group(i) && u.nothing(o, i)),
+        (Reservednop, |u, o, i| u.nothing(o, i)),
         // Outside 64-bit mode it leaves YMM8 to YMM15 alone.
         (Vzeroupper, |u, o, i| o.insn.bits == 64 && u.vzeroupper(o, i)),
     ]
@@ -118,16 +118,6 @@ pub(crate) const PASSTHROUGH: &[Mnemonic] = {
         Lfence, Mfence, Sfence, // ordering
     ]
 };
-
-/// 0F 0D with reserved operands, which is undefined on some processors: the interpreter knows.
-fn is_prefetch_group(insn: &Instruction) -> bool {
-    matches!(
-        insn.code(),
-        Code::Reservednop_rm16_r16_0F0D
-            | Code::Reservednop_rm32_r32_0F0D
-            | Code::Reservednop_rm64_r64_0F0D
-    )
-}
 
 /// Whether the host executes a copy of this encoding: XOP's BEXTR (TBM) shares its mnemonic with
 /// the one of BMI, and would be an undefined opcode of the host's process. Real mode and V86 mode

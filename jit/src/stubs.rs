@@ -28,7 +28,6 @@ pub(crate) struct Addresses {
     pub(crate) interrupt_waits: i32,
     pub(crate) indirect: i32,
     pub(crate) code_tag: i32,
-    pub(crate) return_site: i32,
     pub(crate) stack_base: i32,
     pub(crate) stack_limit: i32,
     /// Words for the current instruction.
@@ -81,15 +80,15 @@ impl Addresses {
 pub(crate) struct Stubs {
     /// `extern "sysv64" fn(code)`: loads the guest's registers and jumps to `code`.
     pub(crate) enter: u64,
-    /// Called with a site number in R14: see [`helper::execute`]. Flags are saved already.
+    /// Called with a site number in R11: see [`helper::execute`]. Flags are saved already.
     pub(crate) helper: u64,
-    /// Leaves through the link in R14, with flags in EFLAGS.
+    /// Leaves through the link in R11, with flags in EFLAGS.
     pub(crate) leave_link: u64,
-    /// Leaves through the link in R14, flags saved already.
+    /// Leaves through the link in R11, flags saved already.
     pub(crate) leave_link_saved: u64,
-    /// Leaves at RIP in R14, flags saved already.
+    /// Leaves at RIP in R11, flags saved already.
     pub(crate) leave_poll: u64,
-    /// A near return to R14 did not end where its call was made.
+    /// A near return to R11, that of site R10, did not end where its call was made.
     pub(crate) return_miss: u64,
     /// The same where RIP is not the linear address: see `emit/segment.rs`.
     pub(crate) return_miss_based: u64,
@@ -132,13 +131,20 @@ struct Emitter<'a> {
     ops: VecAssembler<X64Relocation>,
     low: &'a Low,
     cpu: i32,
+    exit_request: i32,
     host: Host,
 }
 
 /// Emits the stubs at the arena's beginning.
-pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option<Stubs> {
-    let base = arena.next();
-    let mut e = Emitter { ops: VecAssembler::new(base as usize), low, cpu, host };
+pub(crate) fn emit(
+    arena: &mut Arena,
+    low: &Low,
+    addresses: &Addresses,
+    host: Host,
+) -> Option<Stubs> {
+    let base = arena.next().hot;
+    let (cpu, exit_request) = (addresses.cpu, addresses.exit_request);
+    let mut e = Emitter { ops: VecAssembler::new(base as usize), low, cpu, exit_request, host };
     let load_vectors = base + e.load_vectors();
     let load_x87 = base + e.load_x87();
     let save = e.save_units();
@@ -156,8 +162,8 @@ pub(crate) fn emit(arena: &mut Arena, low: &Low, cpu: i32, host: Host) -> Option
         load_x87,
     };
     let code = e.ops.finalize().ok()?;
-    let at = arena.append(&code)?;
-    debug_assert_eq!(at, base);
+    let at = arena.append(&code, &[])?;
+    debug_assert_eq!(at.hot, base);
     arena.keep();
     Some(stubs)
 }
@@ -202,12 +208,12 @@ impl Emitter<'_> {
             ; push r13
             ; push r14
             ; push r15
-            ; mov r13, rdi
+            ; mov r10, rdi
             ; mov [host_rsp], rsp
             ; mov rsp, [code_rsp]
         );
         self.reload();
-        dynasm!(self.ops ; .arch x64 ; jmp r13);
+        dynasm!(self.ops ; .arch x64 ; jmp r10);
         start
     }
 
@@ -246,17 +252,17 @@ impl Emitter<'_> {
         if save_flags {
             dynasm!(self.ops
                 ; .arch x64
-                ; mov r13, rax
+                ; mov r10, rax
                 ; lahf
                 ; seto al
                 ; mov [flags], ax
-                ; mov rax, r13
+                ; mov rax, r10
             );
         }
         dynasm!(self.ops
             ; .arch x64
             ; mov DWORD [leave], reason as i32
-            ; mov [argument], r14
+            ; mov [argument], r11
             ; jmp =>exits.spill
         );
         start
@@ -276,7 +282,7 @@ impl Emitter<'_> {
             ; mov rbx, rsp
             ; mov rsp, [host_rsp]
             ; sub rsp, 8
-            ; mov edi, r14d
+            ; mov edi, r11d
             ; mov esi, runtime
             ; mov rax, QWORD function
             ; call rax
@@ -302,7 +308,7 @@ impl Emitter<'_> {
         start
     }
 
-    /// Looks the target in R14 up; the stack pointer may have left the stack. One of the two, to
+    /// Looks the target in R11 up; the stack pointer may have left the stack. One of the two, to
     /// which returns go that no call expects, asks which kind of segment is in force.
     fn return_miss(&mut self, exits: Exits, kind: Miss) -> u64 {
         let start = self.start();
@@ -310,9 +316,11 @@ impl Emitter<'_> {
         let table = self.runtime(offset_of!(Runtime, indirect));
         let leave = self.runtime(offset_of!(Runtime, leave));
         let argument = self.runtime(offset_of!(Runtime, argument));
+        let site = self.runtime(offset_of!(Runtime, return_site));
         let base = self.low.stack_base();
         dynasm!(self.ops
             ; .arch x64
+            ; mov [site], r10d
             ; cmp rsp, base
             ; jbe >inside
             ; mov esp, base
@@ -333,30 +341,34 @@ impl Emitter<'_> {
             let code_tag = self.runtime(offset_of!(Runtime, code_tag));
             dynasm!(self.ops
                 ; .arch x64
-                ; mov r13d, [code_base]
-                ; add r13d, r14d
-                ; or r14, [code_tag]
-                ; movzx r13d, r13w
+                ; mov r10d, [code_base]
+                ; add r10d, r11d
+                ; or r11, [code_tag]
+                ; movzx r10d, r10w
             );
         } else {
-            dynasm!(self.ops ; .arch x64 ; movzx r13d, r14w);
+            dynasm!(self.ops ; .arch x64 ; movzx r10d, r11w);
         }
+        let request = self.exit_request;
         dynasm!(self.ops
             ; .arch x64
-            ; shl r13d, 4
-            ; add r13, [table]
-            ; cmp r14, [r13]
+            // Blocks that end in a return do not poll.
+            ; cmp DWORD [request], 0
             ; jne >miss
-            ; jmp QWORD [r13 + 8]
+            ; shl r10d, 4
+            ; add r10, [table]
+            ; cmp r11, [r10]
+            ; jne >miss
+            ; jmp QWORD [r10 + 8]
             ; miss:
         );
         if based {
-            dynasm!(self.ops ; .arch x64 ; mov r14d, r14d);
+            dynasm!(self.ops ; .arch x64 ; mov r11d, r11d);
         }
         dynasm!(self.ops
             ; .arch x64
             ; mov DWORD [leave], Leave::Return as i32
-            ; mov [argument], r14
+            ; mov [argument], r11
             ; jmp =>exits.spill
         );
         start
@@ -437,16 +449,16 @@ impl Emitter<'_> {
         let loaded = self.runtime(offset_of!(Runtime, x87_loaded));
         dynasm!(self.ops
             ; .arch x64
-            ; mov r13, rax
-            ; mov r14, rdx
+            ; mov r10, rax
+            ; mov r11, rdx
             ; mov eax, 1
             ; mov edx, 0
             ; mov DWORD [loaded], eax
             // XSAVE may have found the initial state and said so, and software changed it since.
             ; mov QWORD [header], 1
             ; xrstor64 [area]
-            ; mov rax, r13
-            ; mov rdx, r14
+            ; mov rax, r10
+            ; mov rdx, r11
             ; ret
         );
         start

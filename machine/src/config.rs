@@ -61,4 +61,7 @@ pub struct Config {
     pub serial_output: Box<dyn Write + Send>,
     /// Longest run in wall time.
     pub timeout: Option<Duration>,
+    /// Counts all instructions for [`crate::Stats`], which costs the translator a few percent of its
+    /// speed. Without it only what is not in translated code is counted.
+    pub count: bool,
 }

@@ -117,6 +117,7 @@ impl Side {
             kernel: options.kernel.clone(),
             serial_output: output,
             timeout: None,
+            count: false,
         };
         let mut machine = Machine::deterministic(config, clock.clone(), board()?)?;
         if options.strict {

@@ -197,6 +197,7 @@ impl Machine {
             cache_size: (ALL_CODE_CACHES / shared.len()).clamp(MIN_CODE_CACHE, MAX_CODE_CACHE),
             // Only deterministic runs end after a number of instructions.
             exact_limit: false,
+            count: config.count,
             ..jit::Config::default()
         };
         let mut refusal = None;

@@ -208,6 +208,7 @@ impl Guest {
             kernel: self.kernel,
             serial_output: Box::new(Tap(output.clone())),
             timeout: Some(self.timeout),
+            count: true,
         };
         let machine = match self.firmware {
             Some(firmware) => Machine::with_firmware(config, firmware)?,

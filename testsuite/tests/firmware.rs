@@ -143,6 +143,7 @@ fn boots(engine: EngineKind, floppy: bool) {
         kernel: Kernel::default(),
         serial_output: Box::new(output.clone()),
         timeout: Some(Duration::from_secs(120)),
+        count: false,
     };
     let machine = Machine::with_firmware(config, firmware).expect("the machine is built");
     let display = machine.display().expect("there is a VGA adapter");

@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// Leave the host itself out
     #[arg(long)]
     no_native: bool,
+    /// Let Ringshift count instructions, which slows it down, and keep its counters in the logs
+    #[arg(long)]
+    stats: bool,
     /// A ringshift program that is there already (default: build this source)
     #[arg(long, value_name = "FILE")]
     ringshift: Option<PathBuf>,

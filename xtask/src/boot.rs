@@ -44,6 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         },
         serial_output: Box::new(std::io::stdout()),
         timeout: Some(Duration::from_secs(args.timeout)),
+        count: true,
     })?;
     let outcome = machine.run()?;
     println!("{}", outcome.stats);

@@ -19,7 +19,7 @@ impl Unit<'_> {
         }
         let mut copy = *insn;
         simplify(&mut copy);
-        let Some(borrowed) = map_registers(&mut copy, insn, &[13]) else { return false };
+        let Some(borrowed) = map_registers(&mut copy, insn, &[10]) else { return false };
         set_host_address(&mut copy, true, None);
         if !self.encodes(&copy) {
             return false;
@@ -31,10 +31,10 @@ impl Unit<'_> {
         self.before_clobber();
         self.operand_offset(op, insn);
         self.word_distance(number, size);
-        dynasm!(self.ops ; .arch x64 ; add r14, r13);
+        dynasm!(self.ops ; .arch x64 ; add r11, r10);
         match op.insn.mem.addr_size {
-            2 => dynasm!(self.ops ; .arch x64 ; movzx r14d, r14w),
-            4 => dynasm!(self.ops ; .arch x64 ; mov r14d, r14d),
+            2 => dynasm!(self.ops ; .arch x64 ; movzx r11d, r11w),
+            4 => dynasm!(self.ops ; .arch x64 ; mov r11d, r11d),
             _ => {}
         }
         if !self.key.is_plain_segment(op.insn.mem.seg) {
@@ -42,7 +42,7 @@ impl Unit<'_> {
         }
         self.lookup(Access { size, write, align }, slow, true);
         self.word_distance(number, size);
-        dynasm!(self.ops ; .arch x64 ; sub r14, r13);
+        dynasm!(self.ops ; .arch x64 ; sub r11, r10);
         self.before_flag_use();
         self.borrow_registers(&borrowed);
         self.put(&copy);
@@ -53,23 +53,23 @@ impl Unit<'_> {
         true
     }
 
-    /// R13 = bytes from the operand's address to the word of bit number `number`.
+    /// R10 = bytes from the operand's address to the word of bit number `number`.
     fn word_distance(&mut self, number: Register, size: u32) {
         let guest = number.full_register().number() as u8;
         let slot = self.env.addresses.gpr(guest);
         match (size, host(guest)) {
-            (2, Some(n)) => dynasm!(self.ops ; .arch x64 ; movsx r13, Rw(n)),
-            (4, Some(n)) => dynasm!(self.ops ; .arch x64 ; movsxd r13, Rd(n)),
-            (_, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov r13, Rq(n)),
-            (2, None) => dynasm!(self.ops ; .arch x64 ; movsx r13, WORD [slot]),
-            (4, None) => dynasm!(self.ops ; .arch x64 ; movsxd r13, DWORD [slot]),
-            (_, None) => dynasm!(self.ops ; .arch x64 ; mov r13, [slot]),
+            (2, Some(n)) => dynasm!(self.ops ; .arch x64 ; movsx r10, Rw(n)),
+            (4, Some(n)) => dynasm!(self.ops ; .arch x64 ; movsxd r10, Rd(n)),
+            (_, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov r10, Rq(n)),
+            (2, None) => dynasm!(self.ops ; .arch x64 ; movsx r10, WORD [slot]),
+            (4, None) => dynasm!(self.ops ; .arch x64 ; movsxd r10, DWORD [slot]),
+            (_, None) => dynasm!(self.ops ; .arch x64 ; mov r10, [slot]),
         }
         let (bits, bytes) = match size {
             2 => (4, 1),
             4 => (5, 2),
             _ => (6, 3),
         };
-        dynasm!(self.ops ; .arch x64 ; sar r13, bits ; shl r13, bytes);
+        dynasm!(self.ops ; .arch x64 ; sar r10, bits ; shl r10, bytes);
     }
 }

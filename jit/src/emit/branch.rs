@@ -41,7 +41,7 @@ impl Unit<'_> {
         self.load_target(op, insn, slow);
         self.lookup_target(slow);
         let code = self.env.indirect + 8;
-        dynasm!(self.ops ; .arch x64 ; jmp QWORD [r13 + code]);
+        dynasm!(self.ops ; .arch x64 ; jmp QWORD [r10 + code]);
         self.add_slow(op, slow, slow);
         self.ended = true;
         true
@@ -94,7 +94,7 @@ impl Unit<'_> {
             // The target is looked up first: one that is not canonical faults before anything is
             // written.
             self.load_target(op, insn, slow);
-            dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+            dynasm!(self.ops ; .arch x64 ; mov [kept], r11);
             self.lookup_target(slow);
             self.carried = None;
         }
@@ -107,7 +107,8 @@ impl Unit<'_> {
         let word = self.word() as i32;
         match target {
             Some(target) => {
-                self.move_stack(-word);
+                let owed = std::mem::take(&mut self.owed);
+                self.move_stack(owed - word);
                 self.ops.push(0xE8);
                 self.ops.push_i32(0);
                 let site = self.offset() - 4;
@@ -119,10 +120,10 @@ impl Unit<'_> {
                 let code = self.env.indirect + 8;
                 dynasm!(self.ops
                     ; .arch x64
-                    ; movzx r13d, WORD [kept]
-                    ; shl r13d, 4
-                    ; mov r14, [kept]
-                    ; call QWORD [r13 + code]
+                    ; movzx r10d, WORD [kept]
+                    ; shl r10d, 4
+                    ; mov r11, [kept]
+                    ; call QWORD [r10 + code]
                 );
             }
         }
@@ -134,21 +135,29 @@ impl Unit<'_> {
     }
 
     /// Where the host's return behind a call ends: at the guest's return address, if the guest
-    /// returns there, too.
+    /// returns there, too. Keeps R10 where it does not.
     pub(super) fn return_site(&mut self) {
         let next = self.next;
         if let Ok(next) = i32::try_from(next as i64) {
-            dynasm!(self.ops ; .arch x64 ; cmp r14, next);
+            dynasm!(self.ops ; .arch x64 ; cmp r11, next);
         } else if !self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; cmp r14d, next as i32);
+            dynasm!(self.ops ; .arch x64 ; cmp r11d, next as i32);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r13, QWORD next as i64 ; cmp r14, r13);
+            let label = self.label();
+            dynasm!(self.ops ; .arch x64 ; cmp r11, [=>label]);
+            self.cold.push(Cold::Constant { label, value: next });
         }
         self.ops.push(0x0F);
         self.ops.push(0x85);
         self.relative(self.return_miss());
         self.flags = FlagState::SAVED;
         self.exit_to(next);
+    }
+
+    /// The host's return for a guest's to R11, which tells in R10 where it was, should it miss.
+    pub(super) fn host_return(&mut self, op: &Op) {
+        let site = self.site(op, true) as i32;
+        dynasm!(self.ops ; .arch x64 ; mov r10d, site ; ret);
     }
 
     /// RET near.
@@ -169,16 +178,15 @@ impl Unit<'_> {
                 self.load_word_at(member.displacement());
             }
             None => {
-                dynasm!(self.ops ; .arch x64 ; mov r14, Rq(STACK));
+                dynasm!(self.ops ; .arch x64 ; mov r11, Rq(STACK));
                 self.lookup(Access { size, write: false, align: 1 }, slow, true);
                 self.load_word_at(0);
             }
         }
         let release = if insn.op_count() > 0 { insn.immediate16() } else { 0 };
-        self.move_stack(size as i32 + i32::from(release));
-        let slot = self.env.addresses.return_site;
-        let site = self.site(op, true) as i32;
-        dynasm!(self.ops ; .arch x64 ; mov DWORD [slot], site ; ret);
+        let owed = std::mem::take(&mut self.owed);
+        self.move_stack(owed + size as i32 + i32::from(release));
+        self.host_return(op);
         if member.is_none() {
             self.add_slow(op, slow, slow);
         }
@@ -203,7 +211,7 @@ impl Unit<'_> {
         }
     }
 
-    /// R14 = target of an indirect branch.
+    /// R11 = target of an indirect branch.
     fn load_target(&mut self, op: &Op, insn: &Instruction, slow: DynamicLabel) {
         if !self.key.is_plain() {
             return self.load_target_in_segment(op, insn, slow);
@@ -216,34 +224,30 @@ impl Unit<'_> {
         }
         let number = insn.op0_register().full_register().number() as u8;
         match (host(number), self.key.is_long()) {
-            (Some(n), true) => dynasm!(self.ops ; .arch x64 ; mov r14, Rq(n)),
-            (Some(n), false) => dynasm!(self.ops ; .arch x64 ; mov r14d, Rd(n)),
+            (Some(n), true) => dynasm!(self.ops ; .arch x64 ; mov r11, Rq(n)),
+            (Some(n), false) => dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(n)),
             (None, _) => {
                 let slot = self.env.addresses.gpr(number);
-                dynasm!(self.ops ; .arch x64 ; mov r14, [slot]);
+                dynasm!(self.ops ; .arch x64 ; mov r11, [slot]);
             }
         }
     }
 
-    /// R14 = word at host address R14 plus `at`.
+    /// R11 = word at host address R11 plus `at`.
     fn load_word_at(&mut self, at: i32) {
-        if self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; mov r14, [r14 + at]);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; mov r14d, [r14 + at]);
-        }
+        self.move_word(self.word(), true, 11, 11, at);
     }
 
-    /// R14 = word at host address R13 + R14.
+    /// R11 = word at host address R10 + R11.
     fn load_word_at_address(&mut self) {
         if self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; mov r14, [r13 + r14]);
+            dynasm!(self.ops ; .arch x64 ; mov r11, [r10 + r11]);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r14d, [r13 + r14]);
+            dynasm!(self.ops ; .arch x64 ; mov r11d, [r10 + r11]);
         }
     }
 
-    /// Probes the inline cache for the target in R14: R13 is then the offset of its entry.
+    /// Probes the inline cache for the target in R11: R10 is then the offset of its entry.
     fn lookup_target(&mut self, slow: DynamicLabel) {
         if !self.key.is_plain() {
             return self.lookup_in_segment(slow);
@@ -251,9 +255,9 @@ impl Unit<'_> {
         let table = self.env.indirect;
         dynasm!(self.ops
             ; .arch x64
-            ; movzx r13d, r14w
-            ; shl r13d, 4
-            ; cmp r14, [r13 + table]
+            ; movzx r10d, r11w
+            ; shl r10d, 4
+            ; cmp r11, [r10 + table]
             ; jne =>slow
         );
     }
@@ -269,12 +273,13 @@ impl Unit<'_> {
         }
         let at = member.map_or(0, Member::displacement);
         let next = self.next;
-        if word == 4 {
-            dynasm!(self.ops ; .arch x64 ; mov DWORD [r14 + at], next as i32);
-        } else if let Ok(next) = i32::try_from(next as i64) {
-            dynasm!(self.ops ; .arch x64 ; mov QWORD [r14 + at], next);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; mov r13, QWORD next as i64 ; mov [r14 + at], r13);
+        match i32::try_from(next as i64) {
+            Ok(next) => self.store_constant(word, 11, at, next),
+            Err(_) if word == 4 => self.store_constant(word, 11, at, next as i32),
+            Err(_) => {
+                dynasm!(self.ops ; .arch x64 ; mov r10, QWORD next as i64);
+                self.move_word(word, false, 10, 11, at);
+            }
         }
         member.is_some()
     }

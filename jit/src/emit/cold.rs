@@ -31,6 +31,8 @@ pub(crate) enum Cold {
     Poll { label: DynamicLabel, count: i32, rip: u64 },
     /// The host stack has no room for another call: forget all of them.
     StackFull { label: DynamicLabel, back: DynamicLabel },
+    /// A constant in memory.
+    Constant { label: DynamicLabel, value: u64 },
     /// Vector registers are still in the context.
     LoadVectors { label: DynamicLabel, back: DynamicLabel },
     /// x87 state is still in the context.
@@ -77,6 +79,7 @@ impl Unit<'_> {
             Cold::SideExit { rest, .. } => Part::SideExit(self.count - 1 - *rest as usize),
             Cold::Poll { .. } => Part::Poll,
             Cold::StackFull { .. } => Part::StackFull,
+            Cold::Constant { .. } => Part::Constant,
             Cold::LoadVectors { .. } => Part::LoadVectors,
             Cold::LoadX87 { .. } => Part::LoadX87,
         }
@@ -92,7 +95,7 @@ impl Unit<'_> {
             match item {
                 Cold::Slow { label, back, site, restore, vectors, x87 } => {
                     self.place(label);
-                    dynasm!(self.ops ; .arch x64 ; mov r14d, site as i32);
+                    dynasm!(self.ops ; .arch x64 ; mov r11d, site as i32);
                     self.call(self.env.stubs.helper);
                     if vectors {
                         self.call(self.env.stubs.load_vectors);
@@ -106,7 +109,7 @@ impl Unit<'_> {
                     dynasm!(self.ops ; .arch x64 ; jmp =>back);
                 }
                 Cold::Leaving { label, site } => {
-                    dynasm!(self.ops ; .arch x64 ; =>label ; mov r14d, site as i32);
+                    dynasm!(self.ops ; .arch x64 ; =>label ; mov r11d, site as i32);
                     self.call(self.env.stubs.helper);
                 }
                 Cold::SideExit { site, rest, target, saved } => {
@@ -127,12 +130,16 @@ impl Unit<'_> {
                     if count != 0 {
                         dynasm!(self.ops ; .arch x64 ; add QWORD [budget], count);
                     }
-                    dynasm!(self.ops ; .arch x64 ; mov r14, QWORD rip as i64);
+                    dynasm!(self.ops ; .arch x64 ; mov r11, QWORD rip as i64);
                     self.jump(self.env.stubs.leave_poll);
                 }
                 Cold::StackFull { label, back } => {
                     let base = self.env.addresses.stack_base;
                     dynasm!(self.ops ; .arch x64 ; =>label ; mov esp, base ; jmp =>back);
+                }
+                Cold::Constant { label, value } => {
+                    self.place(label);
+                    self.ops.push_u64(value);
                 }
                 Cold::LoadVectors { label, back } => {
                     dynasm!(self.ops ; .arch x64 ; =>label);
@@ -150,7 +157,7 @@ impl Unit<'_> {
             self.note(Part::Trampoline(i));
             self.links[i].trampoline = self.offset();
             let number = self.env.first_link + i as u32;
-            dynasm!(self.ops ; .arch x64 ; mov r14d, number as i32);
+            dynasm!(self.ops ; .arch x64 ; mov r11d, number as i32);
             let stubs = self.env.stubs;
             let target =
                 if self.links[i].saved { stubs.leave_link_saved } else { stubs.leave_link };

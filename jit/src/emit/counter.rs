@@ -11,7 +11,7 @@ impl Unit<'_> {
         let Some(target) = self.target(insn) else { return false };
         self.before_flag_use();
         match op.insn.mem.addr_size {
-            2 => dynasm!(self.ops ; .arch x64 ; lea r14d, [rcx - 1] ; mov cx, r14w),
+            2 => dynasm!(self.ops ; .arch x64 ; lea r11d, [rcx - 1] ; mov cx, r11w),
             4 => dynasm!(self.ops ; .arch x64 ; lea ecx, [rcx - 1]),
             _ => dynasm!(self.ops ; .arch x64 ; lea rcx, [rcx - 1]),
         }
@@ -49,7 +49,7 @@ impl Unit<'_> {
     /// RCX's place meanwhile, until [`Unit::restore_counter`].
     fn jump_if_zero(&mut self, addr_size: u8, zero: DynamicLabel) {
         if addr_size == 2 {
-            dynasm!(self.ops ; .arch x64 ; mov r14, rcx ; movzx ecx, cx);
+            dynasm!(self.ops ; .arch x64 ; mov r11, rcx ; movzx ecx, cx);
         }
         if addr_size == 4 {
             dynasm!(self.ops ; .arch x64 ; jecxz =>zero);
@@ -60,7 +60,7 @@ impl Unit<'_> {
 
     fn restore_counter(&mut self, addr_size: u8) {
         if addr_size == 2 {
-            dynasm!(self.ops ; .arch x64 ; mov rcx, r14);
+            dynasm!(self.ops ; .arch x64 ; mov rcx, r11);
         }
     }
 

@@ -11,9 +11,9 @@ impl Unit<'_> {
     pub(crate) fn div(&mut self, op: &Op, insn: &Instruction) -> bool {
         self.divide(op, insn, |unit, size, slow| {
             if size == 8 {
-                dynasm!(unit.ops ; .arch x64 ; cmp rdx, r14 ; jae =>slow);
+                dynasm!(unit.ops ; .arch x64 ; cmp rdx, r11 ; jae =>slow);
             } else {
-                dynasm!(unit.ops ; .arch x64 ; cmp edx, r14d ; jae =>slow);
+                dynasm!(unit.ops ; .arch x64 ; cmp edx, r11d ; jae =>slow);
             }
         })
     }
@@ -25,30 +25,30 @@ impl Unit<'_> {
             if size == 8 {
                 dynasm!(unit.ops
                     ; .arch x64
-                    ; mov r13, rax
-                    ; sar r13, 63
-                    ; cmp r13, rdx
+                    ; mov r10, rax
+                    ; sar r10, 63
+                    ; cmp r10, rdx
                     ; jne =>slow
-                    ; lea r13, [r14 + 1]
-                    ; cmp r13, 1
+                    ; lea r10, [r11 + 1]
+                    ; cmp r10, 1
                     ; jbe =>slow
                 );
             } else {
                 dynasm!(unit.ops
                     ; .arch x64
-                    ; mov r13d, eax
-                    ; sar r13d, 31
-                    ; cmp r13d, edx
+                    ; mov r10d, eax
+                    ; sar r10d, 31
+                    ; cmp r10d, edx
                     ; jne =>slow
-                    ; lea r13d, [r14 + 1]
-                    ; cmp r13d, 1
+                    ; lea r10d, [r11 + 1]
+                    ; cmp r10d, 1
                     ; jbe =>slow
                 );
             }
         })
     }
 
-    /// Divides by R14 after `check`.
+    /// Divides by R11 after `check`.
     fn divide(
         &mut self,
         op: &Op,
@@ -61,7 +61,7 @@ impl Unit<'_> {
         if !matches!(size, 4 | 8) || memory && !self.can_access(op) {
             return false;
         }
-        let divisor = if size == 8 { Register::R14 } else { Register::R14D };
+        let divisor = if size == 8 { Register::R11 } else { Register::R11D };
         let mut copy = *insn;
         copy.set_segment_prefix(Register::None);
         copy.set_op0_kind(OpKind::Register);
@@ -74,12 +74,12 @@ impl Unit<'_> {
         if memory {
             self.access(op, insn, Access { size, write: false, align: 1 }, slow, false);
             if size == 8 {
-                dynasm!(self.ops ; .arch x64 ; mov r14, [r13 + r14]);
+                dynasm!(self.ops ; .arch x64 ; mov r11, [r10 + r11]);
             } else {
-                dynasm!(self.ops ; .arch x64 ; mov r14d, [r13 + r14]);
+                dynasm!(self.ops ; .arch x64 ; mov r11d, [r10 + r11]);
             }
         } else {
-            self.load_register(insn.op0_register(), 14);
+            self.load_register(insn.op0_register(), 11);
         }
         check(self, size, slow);
         self.before_flag_use();

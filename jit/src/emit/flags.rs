@@ -19,46 +19,46 @@ impl FlagState {
 }
 
 impl Unit<'_> {
-    /// Stores EFLAGS' arithmetic flags to the slot. Destroys R13.
+    /// Stores EFLAGS' arithmetic flags to the slot. Destroys R10.
     pub(super) fn save_flags(&mut self) {
         let slot = self.env.addresses.flags;
         dynasm!(self.ops
             ; .arch x64
-            ; mov r13, rax
+            ; mov r10, rax
             ; lahf
             ; seto al
             ; mov [slot], ax
-            ; mov rax, r13
+            ; mov rax, r10
         );
         self.flags.slot = true;
     }
 
-    /// Loads EFLAGS from the slot. Destroys R13.
+    /// Loads EFLAGS from the slot. Destroys R10.
     pub(super) fn restore_flags(&mut self) {
         let slot = self.env.addresses.flags;
         dynasm!(self.ops
             ; .arch x64
-            ; mov r13, rax
+            ; mov r10, rax
             ; movzx eax, WORD [slot]
             ; add al, 0x7F
             ; sahf
-            ; mov rax, r13
+            ; mov rax, r10
         );
         self.flags.eflags = true;
     }
 
-    /// Adds to a word in memory without touching EFLAGS. Destroys R13.
+    /// Adds to a word in memory without touching EFLAGS. Destroys R10.
     pub(super) fn add_keeping_flags(&mut self, word: i32, by: i32) {
         dynasm!(self.ops
             ; .arch x64
-            ; mov r13, [word]
-            ; lea r13, [r13 + by]
-            ; mov [word], r13
+            ; mov r10, [word]
+            ; lea r10, [r10 + by]
+            ; mov [word], r10
         );
     }
 
     /// Call before inserted code that destroys EFLAGS, in front of the current instruction.
-    /// Destroys R13.
+    /// Destroys R10.
     pub(super) fn before_clobber(&mut self) {
         if self.live_before() != 0 && !self.flags.slot {
             self.save_flags();
@@ -75,7 +75,7 @@ impl Unit<'_> {
     }
 
     /// Call before the copy of the current instruction: puts into EFLAGS what it reads or leaves
-    /// unchanged for others to read. May destroy R13.
+    /// unchanged for others to read. May destroy R10.
     pub(super) fn before_flag_use(&mut self) {
         let effects = self.effects[self.index];
         let passes = if effects.writes != 0 { self.live_after() & !effects.kills } else { 0 };

@@ -34,8 +34,8 @@ pub(super) struct Access {
 
 /// Where an address is.
 enum Address {
-    /// In R14.
-    R14,
+    /// In the register that was asked for.
+    Register,
     /// Known now.
     Constant(u64),
 }
@@ -46,7 +46,7 @@ impl Unit<'_> {
         self.can_use_segment(op)
     }
 
-    /// Puts the operand's host address into R13 + R14, or into R14 alone if `collapse`. Destroys
+    /// Puts the operand's host address into R10 + R11, or into R11 alone if `collapse`. Destroys
     /// both and EFLAGS.
     pub(super) fn access(
         &mut self,
@@ -57,12 +57,12 @@ impl Unit<'_> {
         collapse: bool,
     ) {
         match self.linear_address(op, insn, access, slow) {
-            Address::R14 => self.lookup(access, slow, collapse),
+            Address::Register => self.lookup(access, slow, collapse),
             Address::Constant(linear) => self.lookup_constant(linear, access, slow, collapse),
         }
     }
 
-    /// Translates the linear address in R14.
+    /// Translates the linear address in R11.
     pub(super) fn lookup(&mut self, access: Access, slow: DynamicLabel, collapse: bool) {
         let table = self.env.addresses.tlb[self.key.rights() as usize];
         let tag = table + if access.write { TAG_WRITE } else { TAG_READ };
@@ -70,24 +70,24 @@ impl Unit<'_> {
         let limit = 4096 - access.size as i32;
         if access.align > 1 {
             let mask = access.align as i32 - 1;
-            dynasm!(self.ops ; .arch x64 ; test r14d, mask ; jnz =>slow);
+            dynasm!(self.ops ; .arch x64 ; test r11d, mask ; jnz =>slow);
         }
         if self.env.host.bmi2 {
-            dynasm!(self.ops ; .arch x64 ; rorx r13d, r14d, INDEX_SHIFT);
+            dynasm!(self.ops ; .arch x64 ; rorx r10d, r11d, INDEX_SHIFT);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r13d, r14d ; shr r13d, INDEX_SHIFT);
+            dynasm!(self.ops ; .arch x64 ; mov r10d, r11d ; shr r10d, INDEX_SHIFT);
         }
         dynasm!(self.ops
             ; .arch x64
-            ; and r13d, INDEX_MASK
-            ; xor r14, [r13 + tag]
-            ; cmp r14, limit
+            ; and r10d, INDEX_MASK
+            ; xor r11, [r10 + tag]
+            ; cmp r11, limit
             ; ja =>slow
         );
         if collapse {
-            dynasm!(self.ops ; .arch x64 ; add r14, [r13 + page]);
+            dynasm!(self.ops ; .arch x64 ; add r11, [r10 + page]);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r13, [r13 + page]);
+            dynasm!(self.ops ; .arch x64 ; mov r10, [r10 + page]);
         }
     }
 
@@ -103,23 +103,67 @@ impl Unit<'_> {
         let tag = table + if access.write { TAG_WRITE } else { TAG_READ };
         let page = table + PAGE;
         self.load_constant(linear & !0xFFF);
-        dynasm!(self.ops ; .arch x64 ; cmp r14, [tag] ; jne =>slow);
+        dynasm!(self.ops ; .arch x64 ; cmp r11, [tag] ; jne =>slow);
         let offset = (linear & 0xFFF) as i32;
         if collapse {
-            dynasm!(self.ops ; .arch x64 ; mov r14, [page] ; add r14, offset);
+            dynasm!(self.ops ; .arch x64 ; mov r11, [page] ; add r11, offset);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r13, [page] ; mov r14d, offset);
+            dynasm!(self.ops ; .arch x64 ; mov r10, [page] ; mov r11d, offset);
         }
     }
 
-    /// R14 = `value`.
+    /// R11 = `value`.
     pub(super) fn load_constant(&mut self, value: u64) {
+        self.load_constant_in(value, 11);
+    }
+
+    fn load_constant_in(&mut self, value: u64, to: u8) {
         if let Ok(value) = u32::try_from(value) {
-            dynasm!(self.ops ; .arch x64 ; mov r14d, value as i32);
+            dynasm!(self.ops ; .arch x64 ; mov Rd(to), value as i32);
         } else if let Ok(value) = i32::try_from(value as i64) {
-            dynasm!(self.ops ; .arch x64 ; mov r14, DWORD value);
+            dynasm!(self.ops ; .arch x64 ; mov Rq(to), DWORD value);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r14, QWORD value as i64);
+            dynasm!(self.ops ; .arch x64 ; mov Rq(to), QWORD value as i64);
+        }
+    }
+
+    /// Moves between a host register and memory at host register `base` plus `displacement`, in
+    /// the shortest encoding.
+    pub(super) fn move_word(&mut self, word: u32, load: bool, register: u8, base: u8, at: i32) {
+        let (code, register) = match (word, load) {
+            (8, true) => (Code::Mov_r64_rm64, gpr64(register)),
+            (8, false) => (Code::Mov_rm64_r64, gpr64(register)),
+            (_, true) => (Code::Mov_r32_rm32, Register::EAX + u32::from(register)),
+            (_, false) => (Code::Mov_rm32_r32, Register::EAX + u32::from(register)),
+        };
+        let memory = operand(gpr64(base), Register::None, 1, i64::from(at));
+        let insn = match load {
+            true => Instruction::with2(code, register, memory),
+            false => Instruction::with2(code, memory, register),
+        };
+        if let Ok(insn) = insn {
+            self.put(&insn);
+        }
+    }
+
+    /// Stores a constant, sign-extended where a word has 8 bytes.
+    pub(super) fn store_constant(&mut self, word: u32, base: u8, at: i32, value: i32) {
+        let code = if word == 8 { Code::Mov_rm64_imm32 } else { Code::Mov_rm32_imm32 };
+        let memory = operand(gpr64(base), Register::None, 1, i64::from(at));
+        if let Ok(insn) = Instruction::with2(code, memory, value) {
+            self.put(&insn);
+        }
+    }
+
+    /// Register `to` = `from` + `by`, with 8 bytes or zero-extended from 4. Keeps EFLAGS.
+    pub(super) fn add_constant(&mut self, word: u32, to: u8, from: u8, by: i32) {
+        let (code, target) = match word {
+            8 => (Code::Lea_r64_m, gpr64(to)),
+            _ => (Code::Lea_r32_m, Register::EAX + u32::from(to)),
+        };
+        let memory = operand(gpr64(from), Register::None, 1, i64::from(by));
+        if let Ok(insn) = Instruction::with2(code, target, memory) {
+            self.put(&insn);
         }
     }
 
@@ -140,18 +184,23 @@ impl Unit<'_> {
             self.load_constant(value);
         }
         self.apply_segment(segment, op.insn.mem.addr_size, access.size, slow);
-        Address::R14
+        Address::Register
     }
 
-    /// R14 = the operand's offset within its segment.
+    /// R11 = the operand's offset within its segment.
     pub(super) fn operand_offset(&mut self, op: &Op, insn: &Instruction) {
         if let Address::Constant(value) = self.effective_address(op, insn) {
             self.load_constant(value);
         }
     }
 
-    /// The offset within the segment. Keeps EFLAGS.
+    /// The offset within the segment, in R11 unless it is known. Keeps EFLAGS.
     fn effective_address(&mut self, op: &Op, insn: &Instruction) -> Address {
+        self.effective_address_in(op, insn, 11)
+    }
+
+    /// The same in host register `to`.
+    fn effective_address_in(&mut self, op: &Op, insn: &Instruction, to: u8) -> Address {
         let cut = |value: u64| match op.insn.mem.addr_size {
             2 => value & 0xFFFF,
             4 => value & 0xFFFF_FFFF,
@@ -165,36 +214,36 @@ impl Unit<'_> {
         if base == Register::None && index == Register::None {
             return Address::Constant(cut(displacement as u64));
         }
-        let base = self.address_register(base, Register::R14);
-        let index = self.address_register(index, Register::R13);
+        let base = self.address_register(base, Register::R11);
+        let index = self.address_register(index, Register::R10);
         let plain = index == Register::None && displacement == 0;
         if plain && op.insn.mem.addr_size == 8 {
-            if base != Register::R14 {
-                let n = base.number() as u8;
-                dynasm!(self.ops ; .arch x64 ; mov r14, Rq(n));
+            let n = base.number() as u8;
+            if n != to {
+                dynasm!(self.ops ; .arch x64 ; mov Rq(to), Rq(n));
             }
-            return Address::R14;
+            return Address::Register;
         }
         let (code, target) = match op.insn.mem.addr_size {
-            8 => (Code::Lea_r64_m, Register::R14),
-            _ => (Code::Lea_r32_m, Register::R14D),
+            8 => (Code::Lea_r64_m, gpr64(to)),
+            _ => (Code::Lea_r32_m, Register::EAX + u32::from(to)),
         };
         let operand = operand(base, index, insn.memory_index_scale(), displacement);
         if let Ok(lea) = Instruction::with2(code, target, operand) {
             self.put(&lea);
         }
         if op.insn.mem.addr_size == 2 {
-            dynasm!(self.ops ; .arch x64 ; movzx r14d, r14w);
+            dynasm!(self.ops ; .arch x64 ; movzx Rd(to), Rw(to));
         }
-        Address::R14
+        Address::Register
     }
 
-    /// R14 = the address of an operand without an index, plus `from`. Keeps EFLAGS.
+    /// R11 = the address of an operand without an index, plus `from`. Keeps EFLAGS.
     pub(super) fn load_operand_base(&mut self, op: &Op, insn: &Instruction, from: i64) {
-        let base = self.address_register(insn.memory_base(), Register::R14);
+        let base = self.address_register(insn.memory_base(), Register::R11);
         let (code, target) = match op.insn.mem.addr_size {
-            8 => (Code::Lea_r64_m, Register::R14),
-            _ => (Code::Lea_r32_m, Register::R14D),
+            8 => (Code::Lea_r64_m, Register::R11),
+            _ => (Code::Lea_r32_m, Register::R11D),
         };
         let operand = operand(base, Register::None, 1, displacement(insn) + from);
         if let Ok(lea) = Instruction::with2(code, target, operand) {
@@ -224,25 +273,43 @@ impl Unit<'_> {
     pub(crate) fn lea(&mut self, op: &Op, insn: &Instruction) -> bool {
         let target = insn.op0_register();
         let number = target.full_register().number() as u8;
-        let address = self.effective_address(op, insn);
-        if let Address::Constant(value) = address {
-            self.load_constant(value);
+        let direct = goes_to_its_register(op, insn);
+        let to = direct.unwrap_or(11);
+        if let Address::Constant(value) = self.effective_address_in(op, insn, to) {
+            self.load_constant_in(value, to);
+        }
+        if direct.is_some() {
+            self.keep_pointer();
+            return true;
         }
         match (target.size(), host(number)) {
-            (8, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov Rq(n), r14),
-            (4, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov Rd(n), r14d),
-            (_, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov Rw(n), r14w),
+            (8, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov Rq(n), r11),
+            (4, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov Rd(n), r11d),
+            (_, Some(n)) => dynasm!(self.ops ; .arch x64 ; mov Rw(n), r11w),
             (size, None) => {
                 let slot = self.env.addresses.gpr(number);
                 match size {
-                    8 => dynasm!(self.ops ; .arch x64 ; mov [slot], r14),
-                    4 => dynasm!(self.ops ; .arch x64 ; mov r14d, r14d ; mov [slot], r14),
-                    _ => dynasm!(self.ops ; .arch x64 ; mov [slot], r14w),
+                    8 => dynasm!(self.ops ; .arch x64 ; mov [slot], r11),
+                    4 => dynasm!(self.ops ; .arch x64 ; mov r11d, r11d ; mov [slot], r11),
+                    _ => dynasm!(self.ops ; .arch x64 ; mov [slot], r11w),
                 }
             }
         }
         true
     }
+}
+
+/// The host register to which LEA's address can go straight: it has the size of the result, and no
+/// part of it passes through scratch registers.
+pub(super) fn goes_to_its_register(op: &Op, insn: &Instruction) -> Option<u8> {
+    let target = insn.op0_register();
+    let in_context = |r: Register| {
+        r != Register::None && r.is_gpr() && host(r.full_register().number() as u8).is_none()
+    };
+    let fits = target.size() == usize::from(op.insn.mem.addr_size) && target.size() >= 4;
+    // A base of the context passes through R11.
+    let clean = !in_context(insn.memory_base());
+    host(target.full_register().number() as u8).filter(|_| fits && clean)
 }
 
 /// The displacement as a signed number that a 64-bit address adds.

@@ -2,16 +2,16 @@
 //! look into the TLB.
 //!
 //! The first access of a group, its leader, checks the whole window that the group touches and
-//! leaves the window's host address in R14 and in a slot; the others use it, with a displacement.
+//! leaves the window's host address in R11 and in a slot; the others use it, with a displacement.
 //! Where the leader's check fails, the helper executes its instruction and execution goes on in a
 //! block that begins behind it, so that no member ever runs unchecked. A group ends where its base
 //! register gets an unknown value, and in front of everything that may change the mapping.
 
 use super::Unit;
-use super::memory::Access;
+use super::memory::{Access, goes_to_its_register};
 use super::passthrough::{is_bit_string, memory_is_written};
 use crate::key::Key;
-use crate::regs::STACK;
+use crate::regs::{STACK, host};
 use crate::runtime::POINTERS;
 use crate::strategy::{Emit, strategy};
 use dynasmrt::{DynasmApi, dynasm};
@@ -48,7 +48,7 @@ struct Group {
     write: bool,
     /// Instruction, and offset of its operand from the value.
     members: Vec<(usize, i64)>,
-    /// Where the pointer is kept, once the plan is made; none where R14 is enough.
+    /// Where the pointer is kept, once the plan is made; none where R11 is enough.
     slot: Option<usize>,
     /// The leader was emitted as one.
     established: bool,
@@ -80,6 +80,7 @@ impl Plan {
         let mut tracker =
             Tracker { version: [0; 16], moved: [0; 16], factory: InstructionInfoFactory::new() };
         let mut closed = 0;
+        let mut keeps = Vec::with_capacity(ops.len());
         for (i, (op, insn)) in ops.iter().zip(insns).enumerate() {
             if may_change_mapping(key, op, insn) {
                 closed = plan.groups.len();
@@ -113,13 +114,15 @@ impl Plan {
                 }
             }
             tracker.execute(insn, word);
+            keeps.push(keeps_pointer(key, op, insn));
         }
-        plan.settle();
+        plan.settle(&keeps);
         plan
     }
 
-    /// Drops the groups of one, finds slots for the others and enters their members.
-    fn settle(&mut self) {
+    /// Drops the groups of one, finds slots for the others and enters their members. `keeps` tells
+    /// which instructions keep R11.
+    fn settle(&mut self, keeps: &[bool]) {
         let mut busy = [0; POINTERS];
         for (number, group) in self.groups.iter_mut().enumerate() {
             let (Some(&(first, _)), Some(&(last, _))) =
@@ -130,8 +133,9 @@ impl Plan {
             if first == last {
                 continue;
             }
-            let contiguous = last - first + 1 == group.members.len();
-            if !contiguous {
+            let between =
+                |pair: &[(usize, i64)]| keeps[pair[0].0 + 1..pair[1].0].iter().all(|&k| k);
+            if !group.members.windows(2).all(between) {
                 let Some(slot) = busy.iter().position(|&until| until <= first) else { continue };
                 busy[slot] = last + 1;
                 group.slot = Some(slot);
@@ -281,12 +285,38 @@ fn writes(op: &Op, insn: &Instruction) -> bool {
     }
 }
 
+/// Whether the emission of an instruction, which is no member, leaves R11 alone, as far as can be
+/// told before. (Where this is wrong, a member does without its group.)
+fn keeps_pointer(key: Key, op: &Op, insn: &Instruction) -> bool {
+    let registers_only = || {
+        let in_context = |&i: &u32| {
+            let register = insn.op_register(i);
+            insn.op_kind(i) == OpKind::Register
+                && register.is_gpr()
+                && host(register.full_register().number() as u8).is_none()
+        };
+        !op.insn.has_mem() && (0..insn.op_count()).filter(in_context).count() <= 1
+    };
+    match strategy(op, key) {
+        Emit::Passthrough => registers_only(),
+        Emit::Custom(_) => match insn.mnemonic() {
+            Mnemonic::Mov => registers_only() && !may_change_mapping(key, op, insn),
+            Mnemonic::Lea => goes_to_its_register(op, insn).is_some(),
+            Mnemonic::Nop | Mnemonic::Reservednop => true,
+            _ => insn.is_jcc_short_or_near(),
+        },
+        Emit::Helper => false,
+    }
+}
+
 /// Whether translations of addresses may be others behind the instruction.
 fn may_change_mapping(key: Key, op: &Op, insn: &Instruction) -> bool {
     match strategy(op, key) {
         Emit::Passthrough => false,
         Emit::Custom(_) => match insn.mnemonic() {
-            Mnemonic::Push | Mnemonic::Pop | Mnemonic::Lea | Mnemonic::Nop => false,
+            Mnemonic::Push | Mnemonic::Pop | Mnemonic::Lea => false,
+            Mnemonic::Nop => false,
+            Mnemonic::Reservednop => insn.op0_kind() == OpKind::Register,
             Mnemonic::Call | Mnemonic::Ret | Mnemonic::Fnstcw => false,
             Mnemonic::Div | Mnemonic::Idiv => false,
             // Control and segment registers are the helper's.
@@ -300,7 +330,7 @@ fn may_change_mapping(key: Key, op: &Op, insn: &Instruction) -> bool {
 
 impl Unit<'_> {
     /// The current instruction's place in a group, if its operand is to be reached that way. Any
-    /// pointer that R14 holds is lost where it is not.
+    /// pointer that R11 holds is lost where it is not.
     pub(super) fn member(&self) -> Option<Member> {
         let member = self.plan.members.get(self.index).copied().flatten()?;
         let known = self.plan.groups[member.group].established
@@ -308,13 +338,23 @@ impl Unit<'_> {
         (member.leads || known).then_some(member)
     }
 
+    /// Whether instruction `index`, the one behind the current one, is a member that needs no check.
+    pub(super) fn will_be_known(&self, index: usize) -> bool {
+        let member = self.plan.members.get(index).copied().flatten();
+        member.is_some_and(|member| {
+            !member.leads
+                && self.plan.groups[member.group].established
+                && (self.resident == Some(member.group) || self.slot(member).is_some())
+        })
+    }
+
     fn slot(&self, member: Member) -> Option<i32> {
         let slot = self.plan.groups[member.group].slot?;
         Some(self.env.addresses.pointers + 8 * slot as i32)
     }
 
-    /// Makes R14 plus [`Member::displacement`] the memory operand's host address. A leader destroys
-    /// R13 and EFLAGS; the others keep them.
+    /// Makes R11 plus [`Member::displacement`] the memory operand's host address. A leader destroys
+    /// R10 and EFLAGS; the others keep them.
     pub(super) fn member_access(&mut self, op: &Op, insn: &Instruction, member: Member) {
         if member.leads {
             self.before_clobber();
@@ -328,16 +368,12 @@ impl Unit<'_> {
         if member.leads {
             self.before_clobber();
             let from = by - member.offset;
-            if self.key.is_long() {
-                dynasm!(self.ops ; .arch x64 ; lea r14, [Rq(STACK) + from]);
-            } else {
-                dynasm!(self.ops ; .arch x64 ; lea r14d, [Rq(STACK) + from]);
-            }
+            self.add_constant(self.stack_word(), 11, STACK, from);
         }
         self.use_pointer(op, member);
     }
 
-    /// Puts the group's pointer into R14, which holds the window's linear address where `member`
+    /// Puts the group's pointer into R11, which holds the window's linear address where `member`
     /// leads.
     fn use_pointer(&mut self, op: &Op, member: Member) {
         let group = &self.plan.groups[member.group];
@@ -347,20 +383,20 @@ impl Unit<'_> {
             let slow = self.label();
             self.lookup(Access { size, write, align: 1 }, slow, true);
             if let Some(slot) = self.slot(member) {
-                dynasm!(self.ops ; .arch x64 ; mov [slot], r14);
+                dynasm!(self.ops ; .arch x64 ; mov [slot], r11);
             }
             self.add_leaving(op, slow);
             self.plan.groups[member.group].established = true;
         } else if self.carried != Some(member.group)
             && let Some(slot) = self.slot(member)
         {
-            dynasm!(self.ops ; .arch x64 ; mov r14, [slot]);
+            dynasm!(self.ops ; .arch x64 ; mov r11, [slot]);
         }
         self.carried = Some(member.group);
         self.resident = Some(member.group);
     }
 
-    /// R14 holds the pointer still that it held before the current instruction.
+    /// R11 holds the pointer still that it held before the current instruction.
     pub(super) fn keep_pointer(&mut self) {
         self.resident = self.carried;
     }

@@ -1,9 +1,10 @@
 //! Emission of one block.
 //!
 //! Hot code first, then the cold section: slow paths of memory accesses, side exits, trampolines
-//! of links that are not patched yet. R13 and R14 are scratch inside an instruction; nothing of
+//! of links that are not patched yet. R10 and R11 are scratch inside an instruction; nothing of
 //! them survives to the next.
 
+mod assembler;
 mod bit_string;
 mod branch;
 mod cold;
@@ -24,6 +25,7 @@ mod string;
 mod system;
 mod vector;
 
+use crate::arena::Spot;
 use crate::helper::Site;
 use crate::key::Key;
 use crate::liveness::{Effects, analyze, effects};
@@ -31,10 +33,11 @@ use crate::profile::Mix;
 use crate::segments::CodeSegment;
 use crate::strategy::{Emit, strategy};
 use crate::stubs::{Addresses, Stubs};
+use assembler::Assembler;
 pub(crate) use cold::Cold;
-use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 pub(crate) use flags::FlagState;
-use iced_x86::{Encoder, FlowControl, Instruction, OpKind};
+use iced_x86::{Encoder, FlowControl, Instruction, Mnemonic, OpKind};
 use interp::engine::block::Op;
 use merge::Plan;
 pub use notes::Strategy;
@@ -53,6 +56,14 @@ pub(crate) struct LinkRequest {
     pub(crate) saved: bool,
     /// The target's key.
     pub(crate) key: Key,
+}
+
+/// A link of an emitted block.
+pub(crate) struct Exit {
+    pub(crate) request: LinkRequest,
+    /// Address of the displacement, and of the code that leaves instead.
+    pub(crate) site: u64,
+    pub(crate) trampoline: u64,
 }
 
 /// What does not change between blocks.
@@ -84,20 +95,20 @@ pub(crate) struct Environment<'a> {
 
 /// A block's host code.
 pub(crate) struct Emitted {
-    pub(crate) code: Vec<u8>,
-    /// Offset of the entry with flags in EFLAGS.
-    pub(crate) direct: usize,
-    /// Offset of the entry with flags in the slot.
-    pub(crate) saved: usize,
-    pub(crate) links: Vec<LinkRequest>,
+    pub(crate) hot: Vec<u8>,
+    pub(crate) cold: Vec<u8>,
+    /// Address of the entry with flags in EFLAGS.
+    pub(crate) direct: u64,
+    /// Address of the entry with flags in the slot.
+    pub(crate) saved: u64,
+    pub(crate) exits: Vec<Exit>,
     /// What the code is for.
     pub(crate) notes: Notes,
 }
 
 /// A block being emitted.
 pub(crate) struct Unit<'a> {
-    ops: VecAssembler<X64Relocation>,
-    base: u64,
+    ops: Assembler,
     encoder: Encoder,
     env: Environment<'a>,
     key: Key,
@@ -127,14 +138,16 @@ pub(crate) struct Unit<'a> {
     rip: u64,
     next: u64,
     plan: Plan,
-    /// The group whose pointer R14 held in front of the current instruction, and behind it.
+    /// The group whose pointer R11 held in front of the current instruction, and behind it.
     carried: Option<usize>,
     resident: Option<usize>,
+    /// How far the stack pointer is to be moved yet.
+    owed: i32,
 }
 
-/// Emits the block of `insns` at `rip` for arena address `base`.
+/// Emits the block of `insns` at `rip` for the arena's `spot`.
 pub(crate) fn emit_block(
-    base: u64,
+    spot: Spot,
     rip: u64,
     key: Key,
     insns: &[Op],
@@ -161,8 +174,7 @@ pub(crate) fn emit_block(
         Plan::new(key, &insns, &iced)
     };
     let unit = Unit {
-        ops: VecAssembler::new(base as usize),
-        base,
+        ops: Assembler::new(spot),
         encoder: Encoder::new(64),
         env,
         key,
@@ -186,6 +198,7 @@ pub(crate) fn emit_block(
         plan,
         carried: None,
         resident: None,
+        owed: 0,
     };
     unit.run(&insns, &iced)
 }
@@ -218,21 +231,36 @@ impl<'a> Unit<'a> {
             self.begin(i, op);
             self.note(Part::Instructions(i, 1));
             self.instruction(op, insn)?;
+            let run_goes_on = insns
+                .get(i + 1)
+                .zip(iced.get(i + 1))
+                .is_some_and(|(op, insn)| self.owed != 0 && self.continues_run(i + 1, op, insn));
+            if !run_goes_on {
+                self.pay_stack();
+            }
         }
         if !self.ended {
             self.note(Part::End);
             let next = self.next;
             self.exit_to(next);
         }
+        self.ops.begin_cold();
         self.emit_cold();
         self.note_strategies_at_sites();
-        let mut code = self.ops.finalize().ok()?;
         let links = self.links.iter().map(|link| (link.site, link.trampoline));
         for (site, target) in links.chain(self.fixups.iter().copied()) {
-            let relative = (target as i64 - (site as i64 + 4)) as i32;
-            code.get_mut(site..site + 4)?.copy_from_slice(&relative.to_le_bytes());
+            self.ops.lead(site, target)?;
         }
-        Some(Emitted { code, direct, saved, links: self.links, notes: self.notes })
+        let (direct, saved) = (self.ops.address(direct), self.ops.address(saved));
+        let exits = (self.links.iter())
+            .map(|link| Exit {
+                site: self.ops.address(link.site),
+                trampoline: self.ops.address(link.trampoline),
+                request: *link,
+            })
+            .collect();
+        let (hot, cold) = self.ops.finalize().ok()?;
+        Some(Emitted { hot, cold, direct, saved, exits, notes: self.notes })
     }
 
     /// Makes `op`, the one behind the current instruction, the current one.
@@ -246,8 +274,9 @@ impl<'a> Unit<'a> {
     /// The two entries, the instruction count and the poll. Returns the offsets of the entries
     /// with flags in EFLAGS and in the slot.
     fn entry(&mut self, insns: &[Op], iced: &[Instruction]) -> (usize, usize) {
-        if self.live[0] != 0 && self.may_go_unpolled(insns, iced) {
-            return self.unpolled_entry();
+        let polls = !self.may_go_unpolled(iced);
+        if !polls && self.live[0] != 0 && !self.needs_units(insns) {
+            return self.entry_keeping_flags();
         }
         let direct = self.offset();
         if self.live[0] != 0 {
@@ -256,6 +285,18 @@ impl<'a> Unit<'a> {
         }
         let saved = self.offset();
         self.flags = FlagState::SAVED;
+        if polls {
+            self.poll();
+        }
+        if let Some(counter) = self.env.counter {
+            dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);
+        }
+        self.load_units_at_entry(insns);
+        (direct, saved)
+    }
+
+    /// Leaves where somebody wants the CPU, or where the count is used up.
+    fn poll(&mut self) {
         let leave = self.label();
         let (budget, request) = (self.env.addresses.budget, self.env.addresses.exit_request);
         let count = if self.env.exact { self.count as i32 } else { 0 };
@@ -264,31 +305,29 @@ impl<'a> Unit<'a> {
         }
         dynasm!(self.ops ; .arch x64 ; cmp DWORD [request], 0 ; jne =>leave);
         self.cold.push(Cold::Poll { label: leave, count, rip: self.rip });
-        if let Some(counter) = self.env.counter {
-            dynasm!(self.ops ; .arch x64 ; add QWORD [counter], 1);
-        }
-        self.load_units_at_entry(insns);
-        (direct, saved)
     }
 
-    /// Whether the block needs no poll: execution only goes forward from it, so that every loop
-    /// has another block, which polls. (It is left out where it would destroy flags.)
-    fn may_go_unpolled(&self, insns: &[Op], iced: &[Instruction]) -> bool {
+    /// Whether the block needs no poll: execution only goes forward from it, or back to where a
+    /// call was made. Every loop has another block, which polls, or a return that no call expects,
+    /// and the stub where that one ends polls.
+    fn may_go_unpolled(&self, iced: &[Instruction]) -> bool {
         let forward = |insn: &Instruction| match insn.flow_control() {
-            FlowControl::Next => true,
+            FlowControl::Next => !insn.has_rep_prefix() && !insn.has_repne_prefix(),
             FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch => {
                 insn.is_jcc_short_or_near() && insn.near_branch_target() > insn.ip()
             }
+            FlowControl::Return => insn.mnemonic() == Mnemonic::Ret,
             _ => false,
         };
+        let ends_above = iced.last().is_some_and(|insn| insn.next_ip() > insn.ip());
         !self.env.exact
             && !self.env.helpers_only
             && self.key.is_plain()
+            && ends_above
             && iced.iter().all(forward)
-            && !self.needs_units(insns)
     }
 
-    fn unpolled_entry(&mut self) -> (usize, usize) {
+    fn entry_keeping_flags(&mut self) -> (usize, usize) {
         let saved = self.offset();
         self.flags = FlagState::SAVED;
         self.restore_flags();
@@ -325,7 +364,7 @@ impl<'a> Unit<'a> {
             self.save_flags();
         }
         let site = self.site(op, false);
-        dynasm!(self.ops ; .arch x64 ; mov r14d, site as i32);
+        dynasm!(self.ops ; .arch x64 ; mov r11d, site as i32);
         self.call(self.env.stubs.helper);
         self.flags = FlagState::SAVED;
         self.vectors = false;
@@ -378,13 +417,13 @@ impl<'a> Unit<'a> {
     }
 
     fn relative(&mut self, target: u64) {
-        let end = self.base + self.offset() as u64 + 4;
+        let end = self.ops.address(self.offset()) + 4;
         self.ops.push_i32(target.wrapping_sub(end) as i32);
     }
 
     /// Encodes an instruction with iced.
     fn put(&mut self, insn: &Instruction) -> bool {
-        let at = self.base + self.offset() as u64;
+        let at = self.ops.address(self.offset());
         let ok = self.encoder.encode(insn, at).is_ok();
         let buffer = self.encoder.take_buffer();
         if ok {
@@ -400,7 +439,7 @@ impl<'a> Unit<'a> {
 
     /// Whether iced can encode it.
     fn encodes(&mut self, insn: &Instruction) -> bool {
-        let at = self.base + self.offset() as u64;
+        let at = self.ops.address(self.offset());
         let ok = self.encoder.encode(insn, at).is_ok();
         let mut buffer = self.encoder.take_buffer();
         buffer.clear();

@@ -32,6 +32,8 @@ pub(crate) enum Part {
     Poll,
     /// Emptying the host stack of returns.
     StackFull,
+    /// A constant, not code.
+    Constant,
     /// Loading the guest's vector registers.
     LoadVectors,
     /// Loading the guest's x87 state.

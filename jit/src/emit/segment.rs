@@ -31,8 +31,8 @@ impl Unit<'_> {
         self.key.class(SS) != Class::Odd
     }
 
-    /// Turns the offset in R14, which `addr_size` bytes of address gave, into a linear address,
-    /// after the check of `size` bytes against the segment's limit. Destroys R13 and EFLAGS.
+    /// Turns the offset in R11, which `addr_size` bytes of address gave, into a linear address,
+    /// after the check of `size` bytes against the segment's limit. Destroys R10 and EFLAGS.
     pub(super) fn apply_segment(
         &mut self,
         segment: u8,
@@ -45,9 +45,9 @@ impl Unit<'_> {
         }
         let base = self.env.addresses.segment_base(segment);
         if self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; add r14, [base]);
+            dynasm!(self.ops ; .arch x64 ; add r11, [base]);
         } else {
-            dynasm!(self.ops ; .arch x64 ; add r14d, [base]);
+            dynasm!(self.ops ; .arch x64 ; add r11d, [base]);
         }
     }
 
@@ -57,21 +57,21 @@ impl Unit<'_> {
             (Class::Free, 2) => {}
             (Class::Free, _) if size == 1 => {}
             (Class::Free, _) => {
-                dynasm!(self.ops ; .arch x64 ; cmp r14d, -size ; ja =>slow);
+                dynasm!(self.ops ; .arch x64 ; cmp r11d, -size ; ja =>slow);
             }
             (Class::Wide, 2) if size == 1 => {}
             (Class::Wide, 2) => {
                 let last = 0x1_0000 - size;
-                dynasm!(self.ops ; .arch x64 ; cmp r14d, last ; ja =>slow);
+                dynasm!(self.ops ; .arch x64 ; cmp r11d, last ; ja =>slow);
             }
             (_, _) if size == 1 => {
-                dynasm!(self.ops ; .arch x64 ; cmp [limit], r14d ; jb =>slow);
+                dynasm!(self.ops ; .arch x64 ; cmp [limit], r11d ; jb =>slow);
             }
             (Class::Odd | Class::Limited, 2) => {
                 dynasm!(self.ops
                     ; .arch x64
-                    ; lea r13d, [r14 + (size - 1)]
-                    ; cmp [limit], r13d
+                    ; lea r10d, [r11 + (size - 1)]
+                    ; cmp [limit], r10d
                     ; jb =>slow
                 );
             }
@@ -79,16 +79,16 @@ impl Unit<'_> {
             (Class::Odd | Class::Limited | Class::Wide, _) => {
                 dynasm!(self.ops
                     ; .arch x64
-                    ; mov r13d, [limit]
-                    ; sub r13, size - 1
-                    ; cmp r13, r14
+                    ; mov r10d, [limit]
+                    ; sub r10, size - 1
+                    ; cmp r10, r11
                     ; jl =>slow
                 );
             }
         }
     }
 
-    /// Puts the host address of `size` bytes at the stack pointer plus `by` into R14.
+    /// Puts the host address of `size` bytes at the stack pointer plus `by` into R11.
     pub(super) fn segment_stack_address(
         &mut self,
         by: i32,
@@ -96,14 +96,14 @@ impl Unit<'_> {
         write: bool,
         slow: DynamicLabel,
     ) {
-        dynasm!(self.ops ; .arch x64 ; lea r14d, [Rq(STACK) + by]);
+        dynasm!(self.ops ; .arch x64 ; lea r11d, [Rq(STACK) + by]);
         self.stack_offset_to_host(size, write, slow);
     }
 
-    /// Turns an offset on the stack in R14 into the host address of `size` bytes there.
+    /// Turns an offset on the stack in R11 into the host address of `size` bytes there.
     pub(super) fn stack_offset_to_host(&mut self, size: u32, write: bool, slow: DynamicLabel) {
         let addr_size = if self.key.has_stack16() {
-            dynasm!(self.ops ; .arch x64 ; movzx r14d, r14w);
+            dynasm!(self.ops ; .arch x64 ; movzx r11d, r11w);
             2
         } else {
             4

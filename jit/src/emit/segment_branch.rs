@@ -40,7 +40,7 @@ impl Unit<'_> {
             }
     }
 
-    /// R14 = target of an indirect branch, zero-extended.
+    /// R11 = target of an indirect branch, zero-extended.
     pub(super) fn load_target_in_segment(
         &mut self,
         op: &Op,
@@ -55,40 +55,40 @@ impl Unit<'_> {
         }
         let Some(source) = host(insn.op0_register().full_register().number() as u8) else { return };
         if size == 2 {
-            dynasm!(self.ops ; .arch x64 ; movzx r14d, Rw(source));
+            dynasm!(self.ops ; .arch x64 ; movzx r11d, Rw(source));
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r14d, Rd(source));
+            dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(source));
         }
     }
 
-    /// R14 = word at host address R14, zero-extended.
+    /// R11 = word at host address R11, zero-extended.
     fn load_extended(&mut self, size: u32) {
         if size == 2 {
-            dynasm!(self.ops ; .arch x64 ; movzx r14d, WORD [r14]);
+            dynasm!(self.ops ; .arch x64 ; movzx r11d, WORD [r11]);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov r14d, [r14]);
+            dynasm!(self.ops ; .arch x64 ; mov r11d, [r11]);
         }
     }
 
-    /// Probes the inline cache for the target in R14: R13 is then the offset of its entry.
-    /// Destroys R14.
+    /// Probes the inline cache for the target in R11: R10 is then the offset of its entry.
+    /// Destroys R11.
     pub(super) fn lookup_in_segment(&mut self, slow: DynamicLabel) {
         let (table, tag) = (self.env.indirect, self.env.addresses.code_tag);
         if self.key.has_flat_code() {
-            dynasm!(self.ops ; .arch x64 ; movzx r13d, r14w);
+            dynasm!(self.ops ; .arch x64 ; movzx r10d, r11w);
         } else {
             let base = self.env.segment.base as i32;
             dynasm!(self.ops
                 ; .arch x64
-                ; lea r13d, [r14 + base]
-                ; or r14, [tag]
-                ; movzx r13d, r13w
+                ; lea r10d, [r11 + base]
+                ; or r11, [tag]
+                ; movzx r10d, r10w
             );
         }
         dynasm!(self.ops
             ; .arch x64
-            ; shl r13d, 4
-            ; cmp r14, [r13 + table]
+            ; shl r10d, 4
+            ; cmp r11, [r10 + table]
             ; jne =>slow
         );
     }
@@ -109,21 +109,21 @@ impl Unit<'_> {
         let kept = self.env.addresses.temporary;
         if target.is_none() {
             self.load_target_in_segment(op, insn, slow);
-            dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+            dynasm!(self.ops ; .arch x64 ; mov [kept], r11);
         }
         self.segment_stack_slot(size, slow);
         if target.is_none() {
             // Nothing is written before the target is known to be there.
             let back = self.env.addresses.second_temporary;
-            dynasm!(self.ops ; .arch x64 ; mov [back], r14 ; mov r14, [kept]);
+            dynasm!(self.ops ; .arch x64 ; mov [back], r11 ; mov r11, [kept]);
             self.lookup_in_segment(slow);
-            dynasm!(self.ops ; .arch x64 ; mov r14, [back]);
+            dynasm!(self.ops ; .arch x64 ; mov r11, [back]);
         }
         let next = self.next as i32;
         if size == 2 {
-            dynasm!(self.ops ; .arch x64 ; mov WORD [r14], next as i16);
+            dynasm!(self.ops ; .arch x64 ; mov WORD [r11], next as i16);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov DWORD [r14], next);
+            dynasm!(self.ops ; .arch x64 ; mov DWORD [r11], next);
         }
         self.move_segment_stack(-(size as i32));
         let (full, back) = (self.label(), self.label());
@@ -140,7 +140,7 @@ impl Unit<'_> {
             }
             None => {
                 let code = self.env.indirect + 8;
-                dynasm!(self.ops ; .arch x64 ; call QWORD [r13 + code]);
+                dynasm!(self.ops ; .arch x64 ; call QWORD [r10 + code]);
             }
         }
         self.add_slow(op, slow, slow);
@@ -166,9 +166,7 @@ impl Unit<'_> {
         } else {
             self.move_segment_stack(by);
         }
-        let slot = self.env.addresses.return_site;
-        let site = self.site(op, true) as i32;
-        dynasm!(self.ops ; .arch x64 ; mov DWORD [slot], site ; ret);
+        self.host_return(op);
         self.add_slow(op, slow, slow);
         self.ended = true;
         true

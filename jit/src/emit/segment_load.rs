@@ -29,16 +29,16 @@ impl Unit<'_> {
         !self.key.is_protected() && register != SS && register != CS && class
     }
 
-    /// Loads segment register `register` with the selector in R14 (zero-extended). Destroys R14
+    /// Loads segment register `register` with the selector in R11 (zero-extended). Destroys R11
     /// and EFLAGS.
     fn load_base(&mut self, register: u8) {
         let addresses = self.env.addresses;
         let (selector, base) = (addresses.selector(register), addresses.segment_base(register));
         dynasm!(self.ops
             ; .arch x64
-            ; mov [selector], r14w
-            ; shl r14d, 4
-            ; mov [base], r14
+            ; mov [selector], r11w
+            ; shl r11d, 4
+            ; mov [base], r11
         );
         if self.key.is_v86() {
             let (limit, access) =
@@ -64,7 +64,7 @@ impl Unit<'_> {
             let (slow, back) = (self.label(), self.label());
             self.before_clobber();
             self.access(op, insn, Access { size: 2, write: false, align: 1 }, slow, true);
-            dynasm!(self.ops ; .arch x64 ; movzx r14d, WORD [r14]);
+            dynasm!(self.ops ; .arch x64 ; movzx r11d, WORD [r11]);
             self.load_base(register);
             self.place(back);
             self.add_slow(op, slow, back);
@@ -74,7 +74,7 @@ impl Unit<'_> {
             return false;
         };
         self.before_clobber();
-        dynasm!(self.ops ; .arch x64 ; movzx r14d, Rw(source));
+        dynasm!(self.ops ; .arch x64 ; movzx r11d, Rw(source));
         self.load_base(register);
         true
     }
@@ -94,7 +94,7 @@ impl Unit<'_> {
         self.before_clobber();
         self.segment_stack_address(0, size, false, slow);
         self.move_segment_stack(size as i32);
-        dynasm!(self.ops ; .arch x64 ; movzx r14d, WORD [r14]);
+        dynasm!(self.ops ; .arch x64 ; movzx r11d, WORD [r11]);
         self.load_base(register);
         self.place(back);
         self.add_slow(op, slow, back);
@@ -117,14 +117,14 @@ impl Unit<'_> {
         if size == 2 {
             dynasm!(self.ops
                 ; .arch x64
-                ; mov Rw(target), [r14]
-                ; movzx r14d, WORD [r14 + 2]
+                ; mov Rw(target), [r11]
+                ; movzx r11d, WORD [r11 + 2]
             );
         } else {
             dynasm!(self.ops
                 ; .arch x64
-                ; mov Rd(target), [r14]
-                ; movzx r14d, WORD [r14 + 4]
+                ; mov Rd(target), [r11]
+                ; movzx r11d, WORD [r11 + 4]
             );
         }
         self.load_base(register);

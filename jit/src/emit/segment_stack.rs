@@ -31,7 +31,7 @@ impl Unit<'_> {
         }
     }
 
-    /// R14 = host address of the `size` bytes below the stack pointer, for writing.
+    /// R11 = host address of the `size` bytes below the stack pointer, for writing.
     pub(super) fn segment_stack_slot(&mut self, size: u32, slow: DynamicLabel) {
         self.segment_stack_address(-(size as i32), size, true, slow);
     }
@@ -68,27 +68,27 @@ impl Unit<'_> {
         if matches!(pushed, Pushed::Memory) {
             self.access(op, insn, Access { size, write: false, align: 1 }, slow, true);
             if size == 2 {
-                dynasm!(self.ops ; .arch x64 ; movzx r14d, WORD [r14]);
+                dynasm!(self.ops ; .arch x64 ; movzx r11d, WORD [r11]);
             } else {
-                dynasm!(self.ops ; .arch x64 ; mov r14d, [r14]);
+                dynasm!(self.ops ; .arch x64 ; mov r11d, [r11]);
             }
-            dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+            dynasm!(self.ops ; .arch x64 ; mov [kept], r11);
         }
         self.segment_stack_slot(size, slow);
         let source = match pushed {
             Pushed::Register(n) => n,
             Pushed::Immediate(value) => {
-                dynasm!(self.ops ; .arch x64 ; mov r13d, value);
-                13
+                dynasm!(self.ops ; .arch x64 ; mov r10d, value);
+                10
             }
             Pushed::Memory => {
-                dynasm!(self.ops ; .arch x64 ; mov r13, [kept]);
-                13
+                dynasm!(self.ops ; .arch x64 ; mov r10, [kept]);
+                10
             }
             Pushed::Selector(n) => {
                 let selector = self.env.addresses.selector(n);
-                dynasm!(self.ops ; .arch x64 ; movzx r13d, WORD [selector]);
-                13
+                dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [selector]);
+                10
             }
         };
         self.store_word(source, 0, size);
@@ -98,21 +98,21 @@ impl Unit<'_> {
         true
     }
 
-    /// Stores host register `source` at host address R14 + `offset`.
+    /// Stores host register `source` at host address R11 + `offset`.
     fn store_word(&mut self, source: u8, offset: i32, size: u32) {
         if size == 2 {
-            dynasm!(self.ops ; .arch x64 ; mov [r14 + offset], Rw(source));
+            dynasm!(self.ops ; .arch x64 ; mov [r11 + offset], Rw(source));
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov [r14 + offset], Rd(source));
+            dynasm!(self.ops ; .arch x64 ; mov [r11 + offset], Rd(source));
         }
     }
 
-    /// Loads host register `target` from host address R14 + `offset`.
+    /// Loads host register `target` from host address R11 + `offset`.
     fn load_word(&mut self, target: u8, offset: i32, size: u32) {
         if size == 2 {
-            dynasm!(self.ops ; .arch x64 ; mov Rw(target), [r14 + offset]);
+            dynasm!(self.ops ; .arch x64 ; mov Rw(target), [r11 + offset]);
         } else {
-            dynasm!(self.ops ; .arch x64 ; mov Rd(target), [r14 + offset]);
+            dynasm!(self.ops ; .arch x64 ; mov Rd(target), [r11 + offset]);
         }
     }
 
@@ -185,14 +185,14 @@ impl Unit<'_> {
         }
         let (slow, back) = (self.label(), self.label());
         self.before_clobber();
-        dynasm!(self.ops ; .arch x64 ; mov r14d, Rd(BASE_POINTER));
+        dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(BASE_POINTER));
         self.stack_offset_to_host(size, false, slow);
         let by = size as i32;
         if self.key.has_stack16() {
             dynasm!(self.ops
                 ; .arch x64
-                ; lea r13d, [Rq(BASE_POINTER) + by]
-                ; mov Rw(STACK), r13w
+                ; lea r10d, [Rq(BASE_POINTER) + by]
+                ; mov Rw(STACK), r10w
             );
         } else {
             dynasm!(self.ops ; .arch x64 ; lea Rd(STACK), [Rq(BASE_POINTER) + by]);

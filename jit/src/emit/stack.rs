@@ -4,14 +4,14 @@ use super::Unit;
 use super::memory::Access;
 use crate::regs::{STACK, host};
 use dynasmrt::{DynamicLabel, DynasmApi, dynasm};
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use interp::engine::block::Op;
 
 const BASE_POINTER: u8 = 5;
 
 impl Unit<'_> {
     /// The width that pushes and pops have without an operand-size prefix, in bytes.
-    fn stack_word(&self) -> u32 {
+    pub(super) fn stack_word(&self) -> u32 {
         if self.key.is_long() { 8 } else { 4 }
     }
 
@@ -20,24 +20,46 @@ impl Unit<'_> {
         if !self.key.is_plain() {
             return self.move_segment_stack(by);
         }
-        if self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; lea Rq(STACK), [Rq(STACK) + by]);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; lea Rd(STACK), [Rq(STACK) + by]);
+        self.add_constant(self.stack_word(), STACK, STACK, by);
+    }
+
+    /// Moves the stack pointer behind a push or pop that needed no slow path: later, if the next
+    /// instruction is another one. Nothing can see it in between.
+    fn move_stack_later(&mut self, by: i32) {
+        self.owed += by;
+    }
+
+    /// Moves the stack pointer as far as it was put off.
+    pub(super) fn pay_stack(&mut self) {
+        let owed = std::mem::take(&mut self.owed);
+        if owed != 0 {
+            self.move_stack(owed);
         }
     }
 
-    /// R14 = host address of the `size` bytes below the stack pointer, for writing.
+    /// Whether instruction `index`, the one behind the current one, neither needs the stack pointer
+    /// nor may leave the block before it moves it.
+    pub(super) fn continues_run(&self, index: usize, op: &Op, insn: &Instruction) -> bool {
+        let is_pointer =
+            insn.op_count() > 0 && insn.op0_register().full_register() == Register::RSP;
+        let moves = match insn.mnemonic() {
+            Mnemonic::Push | Mnemonic::Pop => !op.insn.has_mem() && !is_pointer,
+            Mnemonic::Ret => true,
+            Mnemonic::Call => {
+                self.target(insn).is_some() && u32::from(op.insn.op_size) == self.stack_word()
+            }
+            _ => false,
+        };
+        moves && self.will_be_known(index)
+    }
+
+    /// R11 = host address of the `size` bytes below the stack pointer, for writing.
     pub(super) fn stack_slot(&mut self, size: u32, slow: DynamicLabel) {
         if !self.key.is_plain() {
             return self.segment_stack_slot(size, slow);
         }
         let by = -(size as i32);
-        if self.key.is_long() {
-            dynasm!(self.ops ; .arch x64 ; lea r14, [Rq(STACK) + by]);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; lea r14d, [Rq(STACK) + by]);
-        }
+        self.add_constant(self.stack_word(), 11, STACK, by);
         self.lookup(Access { size, write: true, align: 1 }, slow, true);
     }
 
@@ -63,7 +85,7 @@ impl Unit<'_> {
         if let Some(member) = self.member() {
             self.member_stack_access(op, member, -(word as i32));
             self.store_pushed(insn, word, member.displacement());
-            self.move_stack(-(word as i32));
+            self.move_stack_later(-(word as i32));
             return true;
         }
         let (slow, back) = (self.label(), self.label());
@@ -72,7 +94,7 @@ impl Unit<'_> {
             let kept = self.env.addresses.temporary;
             let access = Access { size: word, write: false, align: 1 };
             self.access(op, insn, access, slow, false);
-            dynasm!(self.ops ; .arch x64 ; mov r14, [r13 + r14] ; mov [kept], r14);
+            dynasm!(self.ops ; .arch x64 ; mov r11, [r10 + r11] ; mov [kept], r11);
         }
         self.stack_slot(word, slow);
         self.store_pushed(insn, word, 0);
@@ -82,37 +104,28 @@ impl Unit<'_> {
         true
     }
 
-    /// Stores the operand of a push at host address R14 plus `at`.
+    /// Stores the operand of a push at host address R11 plus `at`.
     fn store_pushed(&mut self, insn: &Instruction, word: u32, at: i32) {
         let source = match insn.op0_kind() {
             OpKind::Register => {
                 let number = insn.op0_register().full_register().number() as u8;
                 host(number).unwrap_or_else(|| {
                     let slot = self.env.addresses.gpr(number);
-                    dynasm!(self.ops ; .arch x64 ; mov r13, [slot]);
-                    13
+                    dynasm!(self.ops ; .arch x64 ; mov r10, [slot]);
+                    10
                 })
             }
             OpKind::Memory => {
                 let kept = self.env.addresses.temporary;
-                dynasm!(self.ops ; .arch x64 ; mov r13, [kept]);
-                13
+                dynasm!(self.ops ; .arch x64 ; mov r10, [kept]);
+                10
             }
             _ => {
                 let value = insn.immediate(0) as i32;
-                if word == 8 {
-                    dynasm!(self.ops ; .arch x64 ; mov QWORD [r14 + at], value);
-                } else {
-                    dynasm!(self.ops ; .arch x64 ; mov DWORD [r14 + at], value);
-                }
-                return;
+                return self.store_constant(word, 11, at, value);
             }
         };
-        if word == 8 {
-            dynasm!(self.ops ; .arch x64 ; mov [r14 + at], Rq(source));
-        } else {
-            dynasm!(self.ops ; .arch x64 ; mov [r14 + at], Rd(source));
-        }
+        self.move_word(word, false, source, 11, at);
     }
 
     /// POP of a register.
@@ -130,35 +143,34 @@ impl Unit<'_> {
         }
         if let Some(member) = self.member() {
             self.member_stack_access(op, member, 0);
-            self.pop_at(insn, word, member.displacement());
+            if insn.op0_register().full_register() != Register::RSP {
+                self.move_stack_later(word as i32);
+            }
+            self.load_popped(insn, word, member.displacement());
             return true;
         }
         let (slow, back) = (self.label(), self.label());
         self.before_clobber();
-        dynasm!(self.ops ; .arch x64 ; mov r14, Rq(STACK));
+        dynasm!(self.ops ; .arch x64 ; mov r11, Rq(STACK));
         self.lookup(Access { size: word, write: false, align: 1 }, slow, true);
-        self.pop_at(insn, word, 0);
+        if insn.op0_register().full_register() != Register::RSP {
+            self.move_stack(word as i32);
+        }
+        self.load_popped(insn, word, 0);
         self.place(back);
         self.add_slow(op, slow, back);
         true
     }
 
-    /// Loads the operand of a pop from host address R14 plus `at` and moves the stack pointer.
-    fn pop_at(&mut self, insn: &Instruction, word: u32, at: i32) {
+    /// Loads the operand of a pop from host address R11 plus `at`.
+    fn load_popped(&mut self, insn: &Instruction, word: u32, at: i32) {
         let register = insn.op0_register().full_register();
         let number = register.number() as u8;
-        let target = host(number).unwrap_or(13);
-        if register != Register::RSP {
-            self.move_stack(word as i32);
-        }
-        if word == 8 {
-            dynasm!(self.ops ; .arch x64 ; mov Rq(target), [r14 + at]);
-        } else {
-            dynasm!(self.ops ; .arch x64 ; mov Rd(target), [r14 + at]);
-        }
+        let target = host(number).unwrap_or(10);
+        self.move_word(word, true, target, 11, at);
         if host(number).is_none() {
             let slot = self.env.addresses.gpr(number);
-            dynasm!(self.ops ; .arch x64 ; mov [slot], r13);
+            dynasm!(self.ops ; .arch x64 ; mov [slot], r10);
         }
     }
 
@@ -173,19 +185,19 @@ impl Unit<'_> {
         }
         let (slow, back) = (self.label(), self.label());
         self.before_clobber();
-        dynasm!(self.ops ; .arch x64 ; mov r14, Rq(BASE_POINTER));
+        dynasm!(self.ops ; .arch x64 ; mov r11, Rq(BASE_POINTER));
         self.lookup(Access { size: word, write: false, align: 1 }, slow, false);
         if word == 8 {
             dynasm!(self.ops
                 ; .arch x64
                 ; lea Rq(STACK), [Rq(BASE_POINTER) + 8]
-                ; mov Rq(BASE_POINTER), [r13 + r14]
+                ; mov Rq(BASE_POINTER), [r10 + r11]
             );
         } else {
             dynasm!(self.ops
                 ; .arch x64
                 ; lea Rd(STACK), [Rq(BASE_POINTER) + 4]
-                ; mov Rd(BASE_POINTER), [r13 + r14]
+                ; mov Rd(BASE_POINTER), [r10 + r11]
             );
         }
         self.place(back);

@@ -36,10 +36,10 @@ impl Unit<'_> {
         let (slow, back) = self.begin_string();
         self.string_address(op, RSI, op.insn.mem.seg, (size, false), slow);
         match size {
-            1 => dynasm!(self.ops ; .arch x64 ; mov al, [r14]),
-            2 => dynasm!(self.ops ; .arch x64 ; mov ax, [r14]),
-            4 => dynasm!(self.ops ; .arch x64 ; mov eax, [r14]),
-            _ => dynasm!(self.ops ; .arch x64 ; mov rax, [r14]),
+            1 => dynasm!(self.ops ; .arch x64 ; mov al, [r11]),
+            2 => dynasm!(self.ops ; .arch x64 ; mov ax, [r11]),
+            4 => dynasm!(self.ops ; .arch x64 ; mov eax, [r11]),
+            _ => dynasm!(self.ops ; .arch x64 ; mov rax, [r11]),
         }
         self.advance_index(op, RSI, size);
         self.place(back);
@@ -55,10 +55,10 @@ impl Unit<'_> {
         let (slow, back) = self.begin_string();
         self.string_address(op, RDI, ES, (size, true), slow);
         match size {
-            1 => dynasm!(self.ops ; .arch x64 ; mov [r14], al),
-            2 => dynasm!(self.ops ; .arch x64 ; mov [r14], ax),
-            4 => dynasm!(self.ops ; .arch x64 ; mov [r14], eax),
-            _ => dynasm!(self.ops ; .arch x64 ; mov [r14], rax),
+            1 => dynasm!(self.ops ; .arch x64 ; mov [r11], al),
+            2 => dynasm!(self.ops ; .arch x64 ; mov [r11], ax),
+            4 => dynasm!(self.ops ; .arch x64 ; mov [r11], eax),
+            _ => dynasm!(self.ops ; .arch x64 ; mov [r11], rax),
         }
         self.advance_index(op, RDI, size);
         self.place(back);
@@ -76,19 +76,19 @@ impl Unit<'_> {
         let kept = self.env.addresses.temporary;
         self.string_address(op, RSI, op.insn.mem.seg, (size, false), slow);
         match size {
-            1 => dynasm!(self.ops ; .arch x64 ; movzx r14d, BYTE [r14]),
-            2 => dynasm!(self.ops ; .arch x64 ; movzx r14d, WORD [r14]),
-            4 => dynasm!(self.ops ; .arch x64 ; mov r14d, [r14]),
-            _ => dynasm!(self.ops ; .arch x64 ; mov r14, [r14]),
+            1 => dynasm!(self.ops ; .arch x64 ; movzx r11d, BYTE [r11]),
+            2 => dynasm!(self.ops ; .arch x64 ; movzx r11d, WORD [r11]),
+            4 => dynasm!(self.ops ; .arch x64 ; mov r11d, [r11]),
+            _ => dynasm!(self.ops ; .arch x64 ; mov r11, [r11]),
         }
-        dynasm!(self.ops ; .arch x64 ; mov [kept], r14);
+        dynasm!(self.ops ; .arch x64 ; mov [kept], r11);
         self.string_address(op, RDI, ES, (size, true), slow);
-        dynasm!(self.ops ; .arch x64 ; mov r13, [kept]);
+        dynasm!(self.ops ; .arch x64 ; mov r10, [kept]);
         match size {
-            1 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13b),
-            2 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13w),
-            4 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13d),
-            _ => dynasm!(self.ops ; .arch x64 ; mov [r14], r13),
+            1 => dynasm!(self.ops ; .arch x64 ; mov [r11], r10b),
+            2 => dynasm!(self.ops ; .arch x64 ; mov [r11], r10w),
+            4 => dynasm!(self.ops ; .arch x64 ; mov [r11], r10d),
+            _ => dynasm!(self.ops ; .arch x64 ; mov [r11], r10),
         }
         self.advance_index(op, RSI, size);
         self.advance_index(op, RDI, size);
@@ -107,7 +107,7 @@ impl Unit<'_> {
         (slow, back)
     }
 
-    /// R14 = host address of the element that an index register points to.
+    /// R11 = host address of the element that an index register points to.
     fn string_address(
         &mut self,
         op: &Op,
@@ -118,9 +118,9 @@ impl Unit<'_> {
     ) {
         let addr_size = op.insn.mem.addr_size;
         match addr_size {
-            2 => dynasm!(self.ops ; .arch x64 ; movzx r14d, Rw(index)),
-            4 => dynasm!(self.ops ; .arch x64 ; mov r14d, Rd(index)),
-            _ => dynasm!(self.ops ; .arch x64 ; mov r14, Rq(index)),
+            2 => dynasm!(self.ops ; .arch x64 ; movzx r11d, Rw(index)),
+            4 => dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(index)),
+            _ => dynasm!(self.ops ; .arch x64 ; mov r11, Rq(index)),
         }
         if !self.key.is_plain_segment(segment) {
             self.apply_segment(segment, addr_size, size, slow);
@@ -132,7 +132,7 @@ impl Unit<'_> {
     fn advance_index(&mut self, op: &Op, index: u8, size: u32) {
         let by = size as i32;
         match op.insn.mem.addr_size {
-            2 => dynasm!(self.ops ; .arch x64 ; lea r13d, [Rq(index) + by] ; mov Rw(index), r13w),
+            2 => dynasm!(self.ops ; .arch x64 ; lea r10d, [Rq(index) + by] ; mov Rw(index), r10w),
             4 => dynasm!(self.ops ; .arch x64 ; lea Rd(index), [Rq(index) + by]),
             _ => dynasm!(self.ops ; .arch x64 ; lea Rq(index), [Rq(index) + by]),
         }

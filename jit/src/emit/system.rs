@@ -59,10 +59,10 @@ impl Unit<'_> {
             (self.env.addresses.segment_base(5), self.env.addresses.kernel_gs_base());
         dynasm!(self.ops
             ; .arch x64
-            ; mov r13, [user]
-            ; mov r14, [kernel]
-            ; mov [user], r14
-            ; mov [kernel], r13
+            ; mov r10, [user]
+            ; mov r11, [kernel]
+            ; mov [user], r11
+            ; mov [kernel], r10
         );
         true
     }
@@ -115,24 +115,24 @@ impl Unit<'_> {
         self.stack_slot(word as u32, slow);
         dynasm!(self.ops
             ; .arch x64
-            ; mov [kept], r14
-            ; movzx r13d, WORD [saved]
-            ; mov r14d, r13d
-            ; shr r14d, 8
-            ; and r14d, 0xD5
-            ; and r13d, 1
-            ; shl r13d, 11
-            ; or r14d, r13d
-            ; mov r13d, [rflags]
-            ; and r13d, PUSHED
-            ; or r13d, r14d
-            ; or r13d, 2
-            ; mov r14, [kept]
+            ; mov [kept], r11
+            ; movzx r10d, WORD [saved]
+            ; mov r11d, r10d
+            ; shr r11d, 8
+            ; and r11d, 0xD5
+            ; and r10d, 1
+            ; shl r10d, 11
+            ; or r11d, r10d
+            ; mov r10d, [rflags]
+            ; and r10d, PUSHED
+            ; or r10d, r11d
+            ; or r10d, 2
+            ; mov r11, [kept]
         );
         match word {
-            8 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13),
-            4 => dynasm!(self.ops ; .arch x64 ; mov [r14], r13d),
-            _ => dynasm!(self.ops ; .arch x64 ; mov [r14], r13w),
+            8 => dynasm!(self.ops ; .arch x64 ; mov [r11], r10),
+            4 => dynasm!(self.ops ; .arch x64 ; mov [r11], r10d),
+            _ => dynasm!(self.ops ; .arch x64 ; mov [r11], r10w),
         }
         self.move_stack(-word);
         self.place(back);
@@ -157,12 +157,12 @@ impl Unit<'_> {
         let slot = self.env.addresses.selector(segment);
         let number = insn.op0_register().full_register().number() as u8;
         let context = self.env.addresses.gpr(number);
-        dynasm!(self.ops ; .arch x64 ; movzx r13d, WORD [slot]);
+        dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [slot]);
         match (host(number), insn.op0_register().size()) {
-            (Some(n), 2) => dynasm!(self.ops ; .arch x64 ; mov Rw(n), r13w),
-            (Some(n), _) => dynasm!(self.ops ; .arch x64 ; mov Rd(n), r13d),
-            (None, 2) => dynasm!(self.ops ; .arch x64 ; mov [context], r13w),
-            (None, _) => dynasm!(self.ops ; .arch x64 ; mov [context], r13),
+            (Some(n), 2) => dynasm!(self.ops ; .arch x64 ; mov Rw(n), r10w),
+            (Some(n), _) => dynasm!(self.ops ; .arch x64 ; mov Rd(n), r10d),
+            (None, 2) => dynasm!(self.ops ; .arch x64 ; mov [context], r10w),
+            (None, _) => dynasm!(self.ops ; .arch x64 ; mov [context], r10),
         }
         true
     }

@@ -57,7 +57,7 @@ impl Unit<'_> {
         let word = self.env.addresses.x87_control();
         self.before_clobber();
         self.access(op, insn, Access { size: 2, write: true, align: 1 }, slow, true);
-        dynasm!(self.ops ; .arch x64 ; movzx r13d, WORD [word] ; mov [r14], r13w);
+        dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [word] ; mov [r11], r10w);
         self.place(back);
         self.add_slow(op, slow, back);
         true
@@ -119,7 +119,7 @@ impl Unit<'_> {
         let memory = thunk.memory != MemoryUse::None;
         let mut copy = *insn;
         simplify(&mut copy);
-        let scratch: &[u8] = if memory { &[13] } else { &[13, 14] };
+        let scratch: &[u8] = if memory { &[10] } else { &[10, 11] };
         let Some(borrowed) = map_registers(&mut copy, insn, scratch) else { return false };
         if !memory {
             if !self.encodes(&copy) {
@@ -146,7 +146,7 @@ impl Unit<'_> {
         self.load_units(needs);
         let write = matches!(thunk.memory, MemoryUse::Write | MemoryUse::ReadWrite);
         let access = Access { size, write, align: u32::from(thunk.alignment) };
-        // Loading units has destroyed R14: then a member comes by its slot, if it has one.
+        // Loading units has destroyed R11: then a member comes by its slot, if it has one.
         let member = self.member().filter(|_| member.is_some());
         set_host_address(&mut copy, true, member);
         self.copy_with_memory((op, insn), access, (&copy, &borrowed), (member, true));

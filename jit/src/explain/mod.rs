@@ -10,6 +10,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
+use crate::arena::Spot;
 pub use crate::emit::Strategy;
 pub use render::View;
 pub use sample::{Code, ExplainError};
@@ -30,9 +31,31 @@ pub(crate) struct BlockNotes {
     pub(crate) notes: Notes,
     /// The guest's instructions, one copy of an unrolled loop.
     pub(crate) ops: Box<[Op]>,
-    /// Address and length of the host code.
-    pub(crate) base: u64,
-    pub(crate) len: usize,
+    /// Addresses and lengths of the host code.
+    pub(crate) spot: Spot,
+    pub(crate) hot: usize,
+    pub(crate) cold: usize,
+}
+
+impl BlockNotes {
+    /// Address of the code at an offset, which counts through hot and cold code.
+    fn address(&self, offset: usize) -> u64 {
+        match offset.checked_sub(self.hot) {
+            Some(cold) => self.spot.cold + cold as u64,
+            None => self.spot.hot + offset as u64,
+        }
+    }
+
+    /// The inverse; none for addresses outside of the block.
+    fn offset(&self, address: u64) -> Option<usize> {
+        let hot = address.wrapping_sub(self.spot.hot);
+        let cold = address.wrapping_sub(self.spot.cold);
+        if hot < self.hot as u64 {
+            Some(hot as usize)
+        } else {
+            (cold < self.cold as u64).then(|| self.hot + cold as usize)
+        }
+    }
 }
 
 /// A translated block.
@@ -93,6 +116,8 @@ pub enum Purpose {
     Poll,
     /// Forgetting which returns are expected, where the host stack of them is full.
     StackFull,
+    /// A constant, not code.
+    Constant,
     /// Loading the guest's vector registers.
     LoadVectors,
     /// Loading the guest's x87 state.
@@ -110,6 +135,7 @@ impl Purpose {
             | Purpose::SideExit(_)
             | Purpose::Poll
             | Purpose::StackFull
+            | Purpose::Constant
             | Purpose::LoadVectors
             | Purpose::LoadX87
             | Purpose::Trampoline(_) => true,
@@ -126,6 +152,7 @@ impl Purpose {
             Purpose::SideExit(index) => format!("exit.{}", index + 1),
             Purpose::Poll => "poll".into(),
             Purpose::StackFull => "stack.full".into(),
+            Purpose::Constant => "constant".into(),
             Purpose::LoadVectors => "vectors".into(),
             Purpose::LoadX87 => "x87".into(),
             Purpose::Trampoline(link) => format!("link.{}", link + 1),
@@ -141,6 +168,7 @@ impl Purpose {
             Part::SideExit(index) => Purpose::SideExit(index),
             Part::Poll => Purpose::Poll,
             Part::StackFull => Purpose::StackFull,
+            Part::Constant => Purpose::Constant,
             Part::LoadVectors => Purpose::LoadVectors,
             Part::LoadX87 => Purpose::LoadX87,
             Part::Trampoline(link) => Purpose::Trampoline(link),
@@ -255,20 +283,22 @@ impl Engine {
     fn explain_block(&self, index: u32) -> Option<Explanation> {
         let block = &self.cache.blocks[index as usize];
         let noted = self.notes.get(&index)?;
-        let code = self.arena.read(noted.base, noted.len)?;
+        let mut code = self.arena.read(noted.spot.hot, noted.hot)?;
+        let cold = self.arena.read(noted.spot.cold, noted.cold)?;
         let tables = self.indirect.addresses();
         let mut names = Names::new(&self.addresses, &self.stubs?, &self.low, &tables);
         if let Some(profile) = &self.profile {
             names.set_counters(profile.region());
         }
         let copies = (noted.notes.strategies.len() / noted.ops.len().max(1)).max(1);
-        let decoded = decode(&code, noted.base);
+        let mut decoded = decode(&code, noted.spot.hot);
+        decoded.extend(decode(&cold, noted.spot.cold));
+        code.extend(cold);
         self.name_places(&mut names, noted, &decoded, (block.direct, block.saved));
         let links = (self.cache.links_of(index).iter())
-            .map(|link| LinkState {
-                offset: (link.site - noted.base) as usize - 1,
-                target: link.target,
-                linked: link.to.is_some(),
+            .filter_map(|link| {
+                let offset = noted.offset(link.site)? - 1;
+                Some(LinkState { offset, target: link.target, linked: link.to.is_some() })
             })
             .collect();
         Some(Explanation {
@@ -292,7 +322,7 @@ impl Engine {
         (direct, saved): (u64, u64),
     ) {
         for &(offset, part) in noted.notes.marks.iter().rev() {
-            names.set_code(noted.base + offset as u64, Purpose::of(part).label());
+            names.set_code(noted.address(offset), Purpose::of(part).label());
         }
         names.set_code(direct, "entry".into());
         if direct != saved {
@@ -304,7 +334,7 @@ impl Engine {
             if names.code(target).is_some() {
                 continue;
             }
-            if target.wrapping_sub(noted.base) < noted.len as u64 {
+            if noted.offset(target).is_some() {
                 others += 1;
                 names.set_code(target, format!(".{others}"));
             } else if let Some((block, saved)) = self.cache.entered_at(target) {
@@ -379,7 +409,7 @@ fn pieces(noted: &BlockNotes, decoded: &[Instruction], code: &[u8], names: &Name
         .map(|&(_, part)| Piece { purpose: Purpose::of(part), lines: Vec::new() })
         .collect();
     for insn in decoded {
-        let offset = (insn.ip() - noted.base) as usize;
+        let Some(offset) = noted.offset(insn.ip()) else { continue };
         let mut text = String::new();
         formatter.format(insn, &mut text);
         let is_entry = names.code(insn.ip()).is_some_and(|name| name.starts_with("entry"));

@@ -391,8 +391,8 @@ impl<'a> View<'a> {
             (
                 "registers",
                 Paint::Label,
-                "as in the guest, but r15 is the guest's rsp, cpu.r13 to cpu.r15 are in memory; \
-                 r13 and r14 are scratch, rsp is a host stack of expected returns",
+                "as in the guest, but r9 is the guest's rsp, cpu.r9 to cpu.r11 are in memory; \
+                 r10 and r11 are scratch, rsp is a host stack of expected returns",
             ),
             (
                 "[tlb...]",
@@ -466,6 +466,7 @@ fn in_words(purpose: Purpose) -> String {
         Purpose::SideExit(index) => format!("{} taken: count back", index + 1),
         Purpose::Poll => "leave at the entry".into(),
         Purpose::StackFull => "host stack full: forget returns".into(),
+        Purpose::Constant => "a constant, not code".into(),
         Purpose::LoadVectors => "load the vector registers".into(),
         Purpose::LoadX87 => "load the x87 state".into(),
         Purpose::Trampoline(link) => format!("link {} without a target", link + 1),

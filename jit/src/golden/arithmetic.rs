@@ -10,15 +10,15 @@ fn arithmetic() {
         Show::Code,
         &[
             user("two pinned registers", |a| a.add(rax, rcx)),
-            user("a pinned register and one of r8 to r12", |a| a.sub(r9d, ebx)),
-            user("r13 to r15 live in the context", |a| a.add(r13, rax)),
-            user("two registers of the context", |a| a.xor(r14d, r15d)),
-            user("read only", |a| a.cmp(r13, rax)),
-            user("the stack pointer sits in r15", |a| a.sub(rsp, 0x28)),
+            user("two pinned registers", |a| a.sub(r12d, ebx)),
+            user("r9 to r11 live in the context", |a| a.add(r10, rax)),
+            user("two registers of the context", |a| a.xor(r11d, r9d)),
+            user("read only", |a| a.cmp(r10, rax)),
+            user("the stack pointer sits in r9", |a| a.sub(rsp, 0x28)),
             user("low bytes", |a| {
                 a.add(al, bl)?;
-                a.add(r13b, cl)?;
-                a.mov(sil, r14b)
+                a.add(r10b, cl)?;
+                a.mov(sil, r11b)
             }),
             user("high bytes", |a| {
                 a.mov(ah, bl)?;
@@ -27,26 +27,26 @@ fn arithmetic() {
             }),
             user("16-bit operands", |a| {
                 a.inc(ax)?;
-                a.imul_2(r13w, cx)
+                a.imul_2(r10w, cx)
             }),
             user("immediates", |a| {
                 a.mov(rax, 0x1122_3344_5566_7788u64)?;
-                a.mov(r13, 5u64)?;
+                a.mov(r10, 5u64)?;
                 a.and(ecx, 0xFF)
             }),
             user("multiplication", |a| {
                 a.mul(rcx)?;
-                a.imul_3(rax, r14, 10)
+                a.imul_3(rax, r11, 10)
             }),
             user("division, unsigned", |a| a.div(rcx)),
-            user("division, signed, by a register of the context", |a| a.idiv(r13d)),
+            user("division, signed, by a register of the context", |a| a.idiv(r10d)),
             user("LEA", |a| {
                 a.lea(rax, ptr(rdi + rcx * 4 + 0x10))?;
-                a.lea(r13, ptr(r14 + r15))?;
+                a.lea(r10, ptr(r11 + r9))?;
                 a.lea(eax, ptr(rdi + 1))
             }),
             user("exchange", |a| {
-                a.xchg(rax, r13)?;
+                a.xchg(rax, r10)?;
                 a.bswap(edx)
             }),
             user("conversions", |a| {
@@ -56,7 +56,7 @@ fn arithmetic() {
             }),
             user("BMI2", |a| {
                 a.rorx(rax, rcx, 8)?;
-                a.shlx(r13, rax, rcx)?;
+                a.shlx(r10, rax, rcx)?;
                 a.andn(eax, ecx, edx)
             }),
             user("no operation", |a| {

@@ -12,7 +12,7 @@ fn atomics() {
             user("LOCK ADD", |a| a.lock().add(dword_ptr(rdi), eax)),
             user("LOCK CMPXCHG", |a| a.lock().cmpxchg(qword_ptr(rdi), rcx)),
             user("LOCK XADD with a register of the context", |a| {
-                a.lock().xadd(dword_ptr(rdi), r13d)
+                a.lock().xadd(dword_ptr(rdi), r10d)
             }),
             user("XCHG with memory is always locked", |a| a.xchg(qword_ptr(rdi), rax)),
             user("CMPXCHG16B", |a| a.lock().cmpxchg16b(xmmword_ptr(rdi))),

@@ -50,7 +50,7 @@ fn branches() {
                 a.nop()
             }),
             user("indirect, by register", |a| a.jmp(rax)),
-            user("indirect, by a register of the context", |a| a.jmp(r14)),
+            user("indirect, by a register of the context", |a| a.jmp(r11)),
             user("indirect, by memory: a jump table", |a| a.jmp(qword_ptr(rdi + rax * 8))),
             user("LOOP is left to the helper", |a| a.loop_(ORIGIN)),
         ],

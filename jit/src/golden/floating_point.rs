@@ -14,7 +14,7 @@ fn floating_point() {
             user("SSE load, aligned", |a| a.movaps(xmm0, xmmword_ptr(rdi))),
             user("SSE store of 8 bytes", |a| a.movsd_2(qword_ptr(rdi), xmm1)),
             user("SSE and general registers", |a| {
-                a.cvtsi2sd(xmm0, r13)?;
+                a.cvtsi2sd(xmm0, r10)?;
                 a.movq(rax, xmm0)
             }),
             user("comparison writes flags", |a| {

@@ -14,7 +14,7 @@ fn segments() {
             user("FS with base and index", |a| a.mov(eax, dword_ptr(rdi + rcx * 2 + 8).fs())),
             user("a selector is read", |a| {
                 a.mov(eax, ds)?;
-                a.mov(r13w, fs)
+                a.mov(r10w, fs)
             }),
             kernel("a selector is written", |a| a.mov(es, ax)),
             user32("DS and SS need no base", |a| {

@@ -14,21 +14,21 @@ fn stack() {
             user("push from memory", |a| a.push(qword_ptr(rdi))),
             user("push of rsp", |a| a.push(rsp)),
             user("pop", |a| a.pop(rcx)),
-            user("pop into the context", |a| a.pop(r14)),
+            user("pop into the context", |a| a.pop(r11)),
             user("pop into memory is left to the helper", |a| a.pop(qword_ptr(rdi))),
             user("a prologue", |a| {
                 a.push(rbp)?;
                 a.mov(rbp, rsp)?;
-                a.push(r15)?;
-                a.push(r14)?;
+                a.push(r9)?;
+                a.push(r11)?;
                 a.push(rbx)?;
                 a.sub(rsp, 0x18)
             }),
             user("an epilogue", |a| {
                 a.add(rsp, 0x18)?;
                 a.pop(rbx)?;
-                a.pop(r14)?;
-                a.pop(r15)?;
+                a.pop(r11)?;
+                a.pop(r9)?;
                 a.pop(rbp)?;
                 a.ret()
             }),

@@ -7,7 +7,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use x86::flags;
 
-const BASES: [AsmRegister64; 4] = [rbx, rsi, r13, rsp];
+const BASES: [AsmRegister64; 4] = [rbx, rsi, r10, rsp];
 
 /// An instruction with an operand off `base`, or one that moves it, or one between two others.
 fn put(random: &mut Random, a: &mut CodeAssembler) -> Result<(), IcedError> {
@@ -18,8 +18,8 @@ fn put(random: &mut Random, a: &mut CodeAssembler) -> Result<(), IcedError> {
         3..=5 => a.mov(qword_ptr(at), rdx),
         6 => a.add(dword_ptr(at), edi),
         7 => a.adc(r8, qword_ptr(at)),
-        8 => a.mov(r14, qword_ptr(at)),
-        9 => a.mov(word_ptr(at), r15w),
+        8 => a.mov(r11, qword_ptr(at)),
+        9 => a.mov(word_ptr(at), r9w),
         10 => a.movups(xmm1, xmmword_ptr(at)),
         11 => a.movups(xmmword_ptr(at), xmm2),
         12 => a.setb(byte_ptr(at)),
@@ -31,7 +31,7 @@ fn put(random: &mut Random, a: &mut CodeAssembler) -> Result<(), IcedError> {
         18 => a.inc(base),
         19 => a.sub(base, 8),
         20 => a.push(rdi),
-        21 => a.pop(r9),
+        21 => a.pop(r12),
         22 => a.cld(),
         23 => a.lock().add(qword_ptr(at), rax),
         24 => {
@@ -69,7 +69,7 @@ fn groups_do_what_single_accesses_do() {
             code.extend([0x0F, 0x0B]);
             let mut gprs = [0; 16];
             gprs.fill_with(|| random.register());
-            for base in [3, 6, 13] {
+            for base in [3, 6, 10] {
                 gprs[base] = match random.below(12) {
                     0 => 0x4000_0000 - random.below(64),
                     1 => 0x3000_0000,

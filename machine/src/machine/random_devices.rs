@@ -131,6 +131,7 @@ impl Bench {
             kernel: Kernel::default(),
             serial_output: Box::new(std::io::sink()),
             timeout: None,
+            count: true,
         };
         let drives = Drives {
             disks: vec![medium(1 << 20, threaded), medium(3 << 18, false)],

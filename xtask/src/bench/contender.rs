@@ -26,7 +26,7 @@ pub(crate) enum Contender {
     /// QEMU's translator (TCG), one virtual CPU.
     Qemu { cpu: String, version: String },
     /// Ringshift.
-    Ringshift { program: PathBuf, engine: Engine },
+    Ringshift { program: PathBuf, engine: Engine, stats: bool },
 }
 
 /// The contenders asked for, in the order of their runs, as far as their programs are there.
@@ -55,7 +55,8 @@ pub(crate) fn choose(args: &Args) -> Result<Vec<Contender>> {
         };
         ensure!(program.exists(), "{}: no such program", program.display());
         for &engine in &args.engines {
-            contenders.push(Contender::Ringshift { program: program.clone(), engine });
+            let (program, stats) = (program.clone(), args.stats);
+            contenders.push(Contender::Ringshift { program, engine, stats });
         }
     }
     ensure!(!contenders.is_empty(), "nothing is left to be measured");
@@ -93,10 +94,11 @@ impl Contender {
                     "{version}, -accel tcg -cpu {cpu}, one CPU, no devices but the machine's own"
                 )
             }
-            Contender::Ringshift { engine, .. } => {
+            Contender::Ringshift { engine, stats, .. } => {
                 let engine = engine.to_possible_value();
                 let engine = engine.as_ref().map_or("", |value| value.get_name());
-                format!("ringshift run --engine {engine}")
+                let stats = if *stats { " --stats" } else { "" };
+                format!("ringshift run --engine {engine}{stats}")
             }
         }
     }
@@ -114,9 +116,13 @@ impl Contender {
                 command.arg("-m").arg(format!("{memory}M"));
                 command.arg("-kernel").arg(&guest.kernel).arg("-initrd").arg(&guest.initrd);
             }
-            Contender::Ringshift { program, engine } => {
+            Contender::Ringshift { program, engine, stats } => {
                 command = Command::new(program);
-                command.args(["run", "--no-reboot", "--stats", "--engine"]);
+                command.args(["run", "--no-reboot"]);
+                if *stats {
+                    command.arg("--stats");
+                }
+                command.arg("--engine");
                 command.arg(match engine {
                     Engine::Interp => "interp",
                     Engine::Jit => "jit",
@@ -145,7 +151,7 @@ impl Contender {
                 let drive = format!("if=ide,format=raw,snapshot=on,file={}", escaped(image));
                 command.arg("-drive").arg(drive);
             }
-            Contender::Ringshift { program, engine } => {
+            Contender::Ringshift { program, engine, .. } => {
                 command = Command::new(program);
                 command.args(["run", "--engine"]).arg(match engine {
                     Engine::Interp => "interp",
