@@ -65,15 +65,19 @@ impl Unit<'_> {
         self.ops.push(0x80 | condition);
         self.ops.push_i32(0);
         let site = self.offset() - 4;
-        let rest = (self.count - self.index - 1) as i32;
-        let saved = self.flags.slot;
-        if rest == 0 {
-            let key = self.key;
-            self.links.push(LinkRequest { site, trampoline: 0, target, saved, key });
-        } else {
-            self.cold.push(Cold::SideExit { site, rest, target, saved });
-        }
+        self.exit_by(site, target);
         true
+    }
+
+    /// The branch with its displacement at `site` leaves the block, at its end or in the middle.
+    pub(super) fn exit_by(&mut self, site: usize, target: u64) {
+        let rest = (self.count - self.index - 1) as i32;
+        let (saved, key) = (self.flags.slot, self.key);
+        if rest != 0 && (self.env.exact || self.env.counter.is_some()) {
+            self.cold.push(Cold::SideExit { site, rest, target, saved });
+        } else {
+            self.links.push(LinkRequest { site, trampoline: 0, target, saved, key });
+        }
     }
 
     /// CALL near.

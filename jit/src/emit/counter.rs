@@ -1,6 +1,6 @@
 //! LOOP, LOOPE, LOOPNE, JCXZ, JECXZ and JRCXZ, which leave the flags alone.
 
-use super::{Cold, LinkRequest, Unit};
+use super::Unit;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, Mnemonic};
 use interp::engine::block::Op;
@@ -69,12 +69,6 @@ impl Unit<'_> {
         self.ops.push(0xE9);
         self.ops.push_i32(0);
         let site = self.offset() - 4;
-        let rest = (self.count - self.index - 1) as i32;
-        let (saved, key) = (self.flags.slot, self.key);
-        if rest == 0 {
-            self.links.push(LinkRequest { site, trampoline: 0, target, saved, key });
-        } else {
-            self.cold.push(Cold::SideExit { site, rest, target, saved });
-        }
+        self.exit_by(site, target);
     }
 }

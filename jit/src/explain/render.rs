@@ -305,7 +305,11 @@ impl<'a> View<'a> {
             Purpose::Instructions(first, _) => first >= e.guest.len(),
             _ => false,
         };
-        for piece in hot.iter().filter(|piece| self.cold || !is_later_copy(piece)) {
+        let shown = |piece: &&&Piece| {
+            let empty = piece.purpose == Purpose::Entry && piece.lines.is_empty();
+            !empty && (self.cold || !is_later_copy(piece))
+        };
+        for piece in hot.iter().filter(shown) {
             self.piece(f, piece)?;
         }
         let later: Vec<_> = hot.iter().filter(|piece| is_later_copy(piece)).collect();
@@ -459,7 +463,7 @@ fn host_cell(line: &HostInsn, strategy: Option<Strategy>) -> Cell {
 /// What a piece that is no guest instruction is for.
 fn in_words(purpose: Purpose) -> String {
     match purpose {
-        Purpose::Entry => "entry: count, look for requests".into(),
+        Purpose::Entry => "entry: look for requests, count".into(),
         Purpose::Instructions(first, _) => format!("instruction {}", first + 1),
         Purpose::End => "end".into(),
         Purpose::SlowPath(index) => format!("slow path of {}", index + 1),

@@ -92,7 +92,7 @@ impl Code<'_> {
     /// # Errors
     /// [`ExplainError`]
     pub fn explain(&self) -> Result<Explanation, ExplainError> {
-        let config = Config { notes: true, exact_limit: false, ..Config::default() };
+        let config = Config { notes: true, exact_limit: false, count: false, ..Config::default() };
         self.explain_by(&mut Engine::new(config)?)
     }
 

@@ -33,7 +33,8 @@ fn every_byte_is_accounted_for() {
     let first_cold = e.pieces.iter().position(|piece| piece.purpose.is_cold()).unwrap();
     assert!(e.pieces[first_cold..].iter().all(|piece| piece.purpose.is_cold()));
     let has = |purpose| e.pieces.iter().any(|piece| piece.purpose == purpose);
-    assert!(has(Purpose::SlowPath(0)) && has(Purpose::SlowPath(1)) && has(Purpose::SideExit(3)));
+    assert!(has(Purpose::SlowPath(0)) && has(Purpose::SlowPath(1)) && has(Purpose::Trampoline(0)));
+    assert_eq!(e.links.len(), 1);
 }
 
 #[test]

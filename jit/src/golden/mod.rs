@@ -85,7 +85,7 @@ fn translate(snippet: &Snippet) -> Explanation {
     // Real mode does not reach as far.
     let origin = if snippet.bits == 16 { ORIGIN & 0xFFFF } else { ORIGIN };
     let bytes = assembler.assemble(origin).expect("the snippet assembles");
-    let config = Config { notes: true, exact_limit: false, ..Config::default() };
+    let config = Config { notes: true, exact_limit: false, count: false, ..Config::default() };
     let mut engine = Engine::new(config).expect("an engine");
     engine.host.bmi2 = true;
     engine.host.avx512 = false;
