@@ -91,7 +91,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -100,7 +100,7 @@ impl Random {
 
     /// A number below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 16) % n
+        (self.word() >> 16) % n
     }
 
     /// A byte that is more often the beginning of something than an evenly spread one.
@@ -122,11 +122,11 @@ pub fn memory(seed: u64, opening: &[u8]) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut memory = vec![0; (CODE + CODE_SIZE) as usize];
     for vector in 0..256 {
-        let handler = CODE + random.next() % CODE_SIZE;
+        let handler = CODE + random.word() % CODE_SIZE;
         put(&mut memory, vector * 4, &handler.to_le_bytes()[..4]);
     }
     for byte in &mut memory[CODE as usize..] {
-        *byte = (random.next() >> 40) as u8;
+        *byte = (random.word() >> 40) as u8;
     }
     put(&mut memory, CODE, opening);
     memory
@@ -152,7 +152,7 @@ pub fn write_tables(memory: &mut [u8], start: Start, random: &mut Random) {
         put(memory, GDT + 8 * (i as u64 + 1), &descriptor.to_le_bytes());
     }
     for vector in 0..256u64 {
-        let target = CODE + random.next() % CODE_SIZE;
+        let target = CODE + random.word() % CODE_SIZE;
         let selector = u64::from(if start.is_long() { CODE64 } else { CODE32 });
         // Interrupt gates, DPL 3.
         let gate = target & 0xFFFF | selector << 16 | 0xEE00 << 32 | (target >> 16) << 48;
@@ -180,7 +180,7 @@ pub fn cpu(start: Start, random: &mut Random) -> Cpu {
     let mut cpu = Cpu::new();
     for register in &mut cpu.gpr {
         // Half of them point into RAM.
-        let value = random.next();
+        let value = random.word();
         *register = if value & 1 == 0 { value >> 43 } else { value };
     }
     cpu.gpr[4] = STACK - 0x100;

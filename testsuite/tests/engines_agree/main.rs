@@ -164,7 +164,7 @@ fn compare(
     account: &mut Account,
 ) {
     let opening: Vec<u8> = (0..16 + random.below(500)).map(|_| random.code_byte()).collect();
-    let mut memory = random_guest::memory(random.next(), &opening);
+    let mut memory = random_guest::memory(random.word(), &opening);
     memory.resize(RAM as usize, 0);
     for round in 0..STARTS {
         random_guest::write_tables(&mut memory, start, random);
