@@ -3,6 +3,7 @@
 use crate::access::Intent;
 use softmmu::{Mmu, PagingState};
 use x86::control::dr7;
+use x86::cpuid::Feature;
 use x86::{Cpu, Fault, Mode, flags};
 
 /// After a change of CR0.PE, EFER.LMA, RFLAGS.VM or AC, or a segment register: recomputes mode and
@@ -27,6 +28,7 @@ pub fn paging_changed(cpu: &mut Cpu, mmu: &mut Mmu) -> Result<(), Fault> {
         efer: cpu.efer,
         pkru: cpu.pkru,
         maxphyaddr: cpu.policy.physical_bits,
+        without_1gib_pages: !cpu.policy.has(Feature::Pdpe1gb),
     })?;
     mode_changed(cpu, mmu);
     Ok(())

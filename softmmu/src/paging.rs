@@ -62,6 +62,8 @@ pub struct PagingState {
     pub pkru: u32,
     /// MAXPHYADDR, 36 to 52; 0 stands for 40.
     pub maxphyaddr: u8,
+    /// CPUID does not offer pages of 1 GiB: PS is reserved in a PDPTE.
+    pub without_1gib_pages: bool,
 }
 
 impl PagingState {

@@ -113,6 +113,7 @@ impl Walker<'_> {
         match (level, large) {
             // Below the address of a large page only bit 12 (PAT) has a meaning.
             (2, true) => common | 0x1F_E000,
+            (3, true) if self.paging.state.without_1gib_pages => common | PS,
             (3, true) => common | 0x3FFF_E000,
             // PS is reserved above the levels that map pages.
             (_, true) => common | PS,

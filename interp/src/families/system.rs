@@ -101,7 +101,7 @@ fn invpcid(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
     let pcid = mmu.load::<u64>(at)?;
     let address = mmu.load::<u64>(at.wrapping_add(8))?;
     let Some(operation) = InvpcidKind::from_operand(kind) else { return Err(Fault::GP0) };
-    let bad = kind < 2 && pcid >> 12 != 0
+    let bad = pcid >> 12 != 0
         || kind < 2 && pcid != 0 && cpu.cr4 & cr4::PCIDE == 0
         || kind == 0 && !crate::access::is_canonical(cpu, address);
     if bad {

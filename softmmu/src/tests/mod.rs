@@ -99,7 +99,7 @@ fn paging(mode: PagingMode) -> PagingState {
     if mode != PagingMode::Legacy32 {
         efer |= efer::NXE;
     }
-    PagingState { cr0, cr3: ROOT, cr4, efer, pkru: 0, maxphyaddr: 40 }
+    PagingState { cr0, cr3: ROOT, cr4, efer, pkru: 0, maxphyaddr: 40, without_1gib_pages: false }
 }
 
 impl Guest {

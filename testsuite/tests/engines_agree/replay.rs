@@ -45,7 +45,7 @@ pub(crate) fn replay(cpu: &Cpu, memory: &[u8], end: &Cpu, limit: u64) -> Replay 
         let faults = faults(&guest);
         let next = fetch(&mut guest);
         let rip = guest.cpu.rip;
-        let result = guest.run(1);
+        let result = guest.step();
         let faulted = self::faults(&guest) != faults;
         let mut line = format!("{rip:x} ");
         if let Some((insn, raw)) = &next {

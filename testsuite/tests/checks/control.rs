@@ -1,0 +1,363 @@
+//! Control and debug registers, XCR0, INVPCID: SDM vol. 3A, sections 2.5, 2.6, 4.1 and 18.2.
+
+use super::world::{DATA, Mode, World};
+use super::{Check, check};
+use iced_x86::IcedError;
+use iced_x86::code_asm::*;
+use x86::control::{cr0, cr4, dr7, efer, xcr0};
+use x86::cpuid::{Feature, Policy};
+use x86::{Fault, Vector};
+
+type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
+/// MOV to a control or debug register of RAX, which the good setting takes from the register.
+fn moved(
+    name: &'static str,
+    mode: Mode,
+    code: Code,
+    good: fn(&World) -> u64,
+    bad: impl Fn(u64) -> u64 + 'static,
+    fault: Fault,
+) -> Check {
+    check(name, mode, code, move |w| w.cpu.gpr[0] = bad(w.cpu.gpr[0]), fault)
+        .good(move |w| w.cpu.gpr[0] = good(w))
+}
+
+fn cr0_of(w: &World) -> u64 {
+    w.cpu.cr0
+}
+fn cr3_of(w: &World) -> u64 {
+    w.cpu.cr3
+}
+fn cr4_of(w: &World) -> u64 {
+    w.cpu.cr4
+}
+
+const CR0_64: Code = |a| a.mov(cr0, rax);
+const CR0_32: Code = |a| a.mov(cr0, eax);
+const CR3_64: Code = |a| a.mov(cr3, rax);
+const CR4_64: Code = |a| a.mov(cr4, rax);
+const CR4_32: Code = |a| a.mov(cr4, eax);
+
+fn control(checks: &mut Vec<Check>) {
+    for bit in 32..64 {
+        let row = moved("CR0 63:32", Mode::Long, CR0_64, cr0_of, move |v| v | 1 << bit, Fault::GP0);
+        checks.push(row.detail(format!("bit {bit}")));
+    }
+    checks.push(moved(
+        "CR0.PG without PE",
+        Mode::Protected,
+        CR0_32,
+        cr0_of,
+        |v| v & !cr0::PE | cr0::PG,
+        Fault::GP0,
+    ));
+    checks.push(moved(
+        "CR0.NW without CD",
+        Mode::Protected,
+        CR0_32,
+        cr0_of,
+        |v| v | cr0::NW,
+        Fault::GP0,
+    ));
+    checks.push(moved(
+        "CR0.PG cleared in 64-bit mode",
+        Mode::Long,
+        CR0_64,
+        cr0_of,
+        |v| v & !cr0::PG,
+        Fault::GP0,
+    ));
+    let bad = |w: &mut World| {
+        w.cpu.efer |= efer::LME;
+        w.cpu.gpr[0] |= cr0::PG;
+    };
+    checks.push(
+        check("CR0.PG with EFER.LME and without CR4.PAE", Mode::Protected, CR0_32, bad, Fault::GP0)
+            .good(|w| w.cpu.gpr[0] = w.cpu.cr0),
+    );
+
+    for bit in u32::from(Policy::host(1).physical_bits)..64 {
+        let row = moved(
+            "CR3 bits from MAXPHYADDR",
+            Mode::Long,
+            CR3_64,
+            cr3_of,
+            move |v| v | 1 << bit,
+            Fault::GP0,
+        );
+        checks.push(row.detail(format!("bit {bit}")));
+    }
+    let allowed = Policy::host(1).cr4_mask();
+    for bit in (0..64).filter(|bit| allowed >> bit & 1 == 0) {
+        let row = moved(
+            "CR4 bits that CPUID does not offer",
+            Mode::Long,
+            CR4_64,
+            cr4_of,
+            move |v| v | 1 << bit,
+            Fault::GP0,
+        );
+        checks.push(row.detail(format!("bit {bit}")));
+    }
+    for (bit, feature) in [
+        (cr4::SMEP, Feature::Smep),
+        (cr4::SMAP, Feature::Smap),
+        (cr4::PCIDE, Feature::Pcid),
+        (cr4::UMIP, Feature::Umip),
+        (cr4::FSGSBASE, Feature::FsGsBase),
+        (cr4::OSXSAVE, Feature::Xsave),
+        (cr4::PKE, Feature::Pku),
+    ] {
+        if !Policy::host(1).has(feature) {
+            continue;
+        }
+        let bad = move |w: &mut World| {
+            let mut policy = Policy::host(1);
+            policy.remove(feature);
+            w.cpu.policy = policy.into();
+        };
+        let row = check("CR4 bits that CPUID does not offer", Mode::Long, CR4_64, bad, Fault::GP0);
+        checks.push(row.detail(format!("{feature:?}")).good(move |w| {
+            w.supervisor_code();
+            w.cpu.gpr[0] = w.cpu.cr4 | bit;
+        }));
+    }
+    checks.push(moved(
+        "CR4.PAE cleared in long mode",
+        Mode::Long,
+        CR4_64,
+        cr4_of,
+        |v| v & !cr4::PAE,
+        Fault::GP0,
+    ));
+    if Policy::host(1).has(Feature::La57) {
+        checks.push(moved(
+            "CR4.LA57 changed in long mode",
+            Mode::Long,
+            CR4_64,
+            cr4_of,
+            |v| v | cr4::LA57,
+            Fault::GP0,
+        ));
+    }
+    checks.push(moved(
+        "CR4.PCIDE outside long mode",
+        Mode::Pae,
+        CR4_32,
+        cr4_of,
+        |v| v | cr4::PCIDE,
+        Fault::GP0,
+    ));
+    let bad = |w: &mut World| w.cpu.cr3 |= 1;
+    checks.push(
+        check("CR4.PCIDE with a PCID in CR3", Mode::Long, CR4_64, bad, Fault::GP0)
+            .good(|w| w.cpu.gpr[0] = w.cpu.cr4 | cr4::PCIDE),
+    );
+    let code: Code = |a| a.mov(cr3, rax);
+    checks.push(
+        check(
+            "CR3 bit 63 without CR4.PCIDE",
+            Mode::Long,
+            code,
+            |w| w.cpu.cr4 &= !cr4::PCIDE,
+            Fault::GP0,
+        )
+        .good(move |w| {
+            w.cpu.cr4 |= cr4::PCIDE;
+            w.cpu.gpr[0] = w.cpu.cr3 | 1 << 63;
+        }),
+    );
+    for bit in 4..64 {
+        let row = moved(
+            "CR8 63:4",
+            Mode::Long,
+            |a| a.mov(cr8, rax),
+            |_| 0,
+            move |v| v | 1 << bit,
+            Fault::GP0,
+        );
+        checks.push(row.detail(format!("bit {bit}")));
+    }
+    for (name, code) in [
+        ("control registers belong to level 0", (|a| a.mov(rax, cr0)) as Code),
+        ("control registers belong to level 0", |a| a.mov(cr3, rax)),
+        ("control registers belong to level 0", |a| a.clts()),
+        ("control registers belong to level 0", |a| a.lmsw(ax)),
+        ("debug registers belong to level 0", |a| a.mov(rax, dr0)),
+        ("debug registers belong to level 0", |a| a.mov(dr7, rax)),
+    ] {
+        checks.push(super::level_3(name, code));
+    }
+}
+
+fn debug(checks: &mut Vec<Check>) {
+    for bit in 32..64 {
+        let row = moved(
+            "DR6 63:32",
+            Mode::Long,
+            |a| a.mov(dr6, rax),
+            |w| w.cpu.dr6,
+            move |v| v | 1 << bit,
+            Fault::GP0,
+        );
+        checks.push(row.detail(format!("bit {bit}")));
+        let row = moved(
+            "DR7 63:32",
+            Mode::Long,
+            |a| a.mov(dr7, rax),
+            |w| w.cpu.dr7,
+            move |v| v | 1 << bit,
+            Fault::GP0,
+        );
+        checks.push(row.detail(format!("bit {bit}")));
+    }
+    let four: Code = |a| a.mov(rax, dr4);
+    let five: Code = |a| a.mov(dr5, rax);
+    for code in [four, five] {
+        checks.push(check(
+            "DR4 and DR5 with CR4.DE",
+            Mode::Long,
+            code,
+            |w| w.cpu.cr4 |= cr4::DE,
+            Fault::UD,
+        ));
+    }
+    let guarded: Code = |a| a.mov(rax, dr0);
+    checks.push(check(
+        "DR7.GD",
+        Mode::Long,
+        guarded,
+        |w| w.cpu.dr7 |= dr7::GD,
+        Fault::new(Vector::DB),
+    ));
+}
+
+fn extended(checks: &mut Vec<Check>) {
+    let code: Code = |a| a.xsetbv();
+    let mask = Policy::host(1).xcr0_mask();
+    let row = |name, bad: Box<dyn Fn(u64) -> u64>| {
+        check(
+            name,
+            Mode::Long,
+            code,
+            move |w| {
+                let value = bad(w.cpu.gpr[0] | w.cpu.gpr[2] << 32);
+                (w.cpu.gpr[0], w.cpu.gpr[2]) = (value & 0xFFFF_FFFF, value >> 32);
+            },
+            Fault::GP0,
+        )
+        .good(|w| w.cpu.gpr[0] = w.cpu.xcr0)
+    };
+    for bit in (0..64).filter(|bit| mask >> bit & 1 == 0) {
+        checks.push(
+            row("XCR0 bits that CPUID does not offer", Box::new(move |v| v | 1 << bit))
+                .detail(format!("bit {bit}")),
+        );
+    }
+    checks.push(row("XCR0 without x87", Box::new(|v| v & !xcr0::X87)));
+    checks.push(row("XCR0 with AVX and without SSE", Box::new(|v| v & !xcr0::SSE)));
+    if mask & xcr0::AVX512 != 0 {
+        for part in [xcr0::OPMASK, xcr0::ZMM_HI256, xcr0::HI16_ZMM] {
+            checks.push(
+                row("XCR0 with a part of AVX-512", Box::new(move |v| v | part))
+                    .detail(format!("{part:#x}")),
+            );
+        }
+        checks.push(row(
+            "XCR0 with AVX-512 and without AVX",
+            Box::new(|v| (v | xcr0::AVX512) & !xcr0::AVX),
+        ));
+    }
+    let good = |w: &mut World| w.cpu.gpr[0] = w.cpu.xcr0;
+    checks.push(
+        check("XSETBV of another register", Mode::Long, code, |w| w.cpu.gpr[1] = 1, Fault::GP0)
+            .good(good),
+    );
+    checks.push(
+        check(
+            "XSETBV without CR4.OSXSAVE",
+            Mode::Long,
+            code,
+            |w| w.cpu.cr4 &= !cr4::OSXSAVE,
+            Fault::UD,
+        )
+        .good(good),
+    );
+    for bit in 16..32 {
+        let load: Code = |a| a.ldmxcsr(dword_ptr(rbx));
+        let bad = move |w: &mut World| w.put(DATA, 0x1F80 | 1 << bit);
+        checks.push(
+            check("MXCSR 31:16", Mode::Long, load, bad, Fault::GP0)
+                .detail(format!("LDMXCSR, bit {bit}"))
+                .good(|w| {
+                    w.put(DATA, 0x1F80);
+                    w.cpu.gpr[3] = DATA;
+                }),
+        );
+        let load: Code = |a| a.fxrstor(ptr(rbx));
+        let bad = move |w: &mut World| w.put(DATA + 24, 0x1F80 | 1 << bit);
+        // Bit 17 (misaligned exceptions) is one that AMD's processors have.
+        checks.push(
+            check("MXCSR 31:16", Mode::Long, load, bad, Fault::GP0)
+                .detail(format!("FXRSTOR, bit {bit}"))
+                .good(|w| {
+                    w.put(DATA + 24, 0x1F80);
+                    w.cpu.gpr[3] = DATA;
+                }),
+        );
+    }
+    for (what, at, value) in [
+        ("XSTATE_BV outside XCR0", 512, 1u64 << 62),
+        ("XCOMP_BV of the standard form", 520, 1),
+        ("bytes 63:16", 528, 1),
+    ] {
+        let load: Code = |a| a.xrstor(ptr(rbx));
+        let bad = move |w: &mut World| w.put(DATA + at, value);
+        checks.push(
+            check("header of XRSTOR", Mode::Long, load, bad, Fault::GP0).detail(what).good(|w| {
+                w.put(DATA + 24, 0x1F80);
+                (w.cpu.gpr[0], w.cpu.gpr[3]) = (3, DATA);
+            }),
+        );
+    }
+}
+
+fn invpcid(checks: &mut Vec<Check>) {
+    if !Policy::host(1).has(Feature::Invpcid) {
+        return;
+    }
+    let row = |kind: u64, what: &str, bad: Box<dyn Fn(&mut World)>| {
+        let code: Code = |a| a.invpcid(rax, xmmword_ptr(rbx));
+        check("operands of INVPCID", Mode::Long, code, bad, Fault::GP0)
+            .detail(format!("{what}, type {kind}"))
+            .good(move |w| {
+                w.cpu.cr4 |= cr4::PCIDE;
+                (w.cpu.gpr[0], w.cpu.gpr[3]) = (kind, DATA);
+                w.put(DATA, 1);
+            })
+    };
+    checks.push(row(0, "type above 3", Box::new(|w| w.cpu.gpr[0] = 4)));
+    for kind in 0..4 {
+        for bit in [12, 31, 32, 63] {
+            checks.push(row(
+                kind,
+                &format!("bit {bit}"),
+                Box::new(move |w| w.put(DATA, 1 | 1 << bit)),
+            ));
+        }
+    }
+    checks.push(row(0, "canonical address", Box::new(|w| w.put(DATA + 8, 1 << 47))));
+    for kind in 0..2 {
+        checks.push(row(kind, "a PCID without CR4.PCIDE", Box::new(|w| w.cpu.cr4 &= !cr4::PCIDE)));
+    }
+}
+
+pub(crate) fn checks() -> Vec<Check> {
+    let mut checks = Vec::new();
+    control(&mut checks);
+    debug(&mut checks);
+    extended(&mut checks);
+    invpcid(&mut checks);
+    checks
+}
