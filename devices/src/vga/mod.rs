@@ -25,6 +25,7 @@
 //! Sources: IBM VGA XGA Technical Reference Manual (1992); Bochs, "VBE DISPI interface"
 //! (vbe.txt); QEMU documentation, docs/specs/standard-vga.
 
+mod blink;
 mod changes;
 mod cp437;
 mod device;
@@ -36,12 +37,13 @@ mod screen;
 #[cfg(test)]
 mod tests;
 
+pub use blink::Blink;
 pub use changes::Changes;
 pub use device::{
     LinearWindow, MmioWindow, OptionRom, PORTS, VgaDevice, VgaWindow, WINDOW_BASE, WINDOW_SIZE,
     pci_function,
 };
-pub use screen::{Frame, TextCells, TextScreen};
+pub use screen::{BLINKING, Frame, TextCells, TextScreen};
 
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::blink::Blink;
 use super::cp437::CHARACTERS;
 use super::{Vga, memory_slice};
 
@@ -29,11 +30,14 @@ pub struct TextCells {
     /// Lines.
     pub rows: usize,
     /// By lines from the top: a character, and its attribute: foreground color in bits 3:0,
-    /// background in 7:4.
-    pub cells: Vec<(char, u8)>,
+    /// background in 7:4; bit 8, [`BLINKING`].
+    pub cells: Vec<(char, u16)>,
     /// Column and line of the cursor, if it shows.
     pub cursor: Option<(usize, usize)>,
 }
+
+/// In [`TextCells`]: the character blinks.
+pub const BLINKING: u16 = 1 << 8;
 
 /// A picture: 8 bits of red, green and blue for each pixel, by lines from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,8 +129,11 @@ impl Vga {
             // The lower part of a split screen.
             Some(below) => below.div_ceil(mode.char_height) * mode.pitch,
         };
-        let at = (at + column) & 0xffff;
-        let cell = memory_slice(&self.memory, at * 4, 2);
+        self.cell_at(at + column)
+    }
+
+    fn cell_at(&self, address: usize) -> (u8, u8) {
+        let cell = memory_slice(&self.memory, (address & 0xffff) * 4, 2);
         (cell.first().copied().unwrap_or(0), cell.get(1).copied().unwrap_or(0))
     }
 
@@ -152,8 +159,7 @@ impl Vga {
         Some(TextScreen { lines: lines.collect(), cursor: self.cursor(&mode) })
     }
 
-    /// The text on the screen with its attributes; `None` in a graphics mode. Where bit 7 of an
-    /// attribute means blinking, it is left out.
+    /// The text on the screen with its attributes; `None` in a graphics mode.
     pub fn text_cells(&self) -> Option<TextCells> {
         if !self.is_text() {
             return None;
@@ -163,13 +169,18 @@ impl Vga {
             let cells = vec![(' ', 0); mode.columns * mode.rows];
             return Some(TextCells { columns: mode.columns, rows: mode.rows, cells, cursor: None });
         }
-        let blink = self.registers.attribute[0x10] & 8 != 0;
-        let mask = if blink { 0x7f } else { 0xff };
+        let blink = self.blink_enabled();
         let mut cells = Vec::with_capacity(mode.columns * mode.rows);
         for row in 0..mode.rows {
             for column in 0..mode.columns {
                 let (character, attribute) = self.cell(&mode, column, row);
-                cells.push((CHARACTERS[usize::from(character)], attribute & mask));
+                let attribute = u16::from(attribute);
+                let attribute = if blink && attribute & 0x80 != 0 {
+                    attribute & 0x7f | BLINKING
+                } else {
+                    attribute
+                };
+                cells.push((CHARACTERS[usize::from(character)], attribute));
             }
         }
         let cursor = self.cursor(&mode);
@@ -185,15 +196,37 @@ impl Vga {
         (frame.width, frame.height)
     }
 
-    /// The picture on the screen, in any mode.
+    /// Bit 7 of attributes means blinking, not a bright background.
+    pub(super) fn blink_enabled(&self) -> bool {
+        self.registers.attribute[0x10] & 8 != 0
+    }
+
+    /// Whether something on the screen blinks: the cursor, or characters.
+    pub fn blinks(&self) -> bool {
+        if !self.is_text() || !self.registers.display_enabled() {
+            return false;
+        }
+        let mode = self.text_mode();
+        let cells = (0..mode.rows).flat_map(|row| (0..mode.columns).map(move |at| (row, at)));
+        self.cursor(&mode).is_some()
+            || self.blink_enabled() && { cells }
+                .any(|(row, column)| self.cell(&mode, column, row).1 & 0x80 != 0)
+    }
+
+    /// The picture on the screen, in any mode; what blinks shows.
     pub fn frame(&self) -> Frame {
+        self.frame_at(Blink::SHOWN)
+    }
+
+    /// The picture on the screen, in any mode, while what blinks is in these halves.
+    pub fn frame_at(&self, blink: Blink) -> Frame {
         if self.dispi.enabled() {
             return self.linear_frame();
         }
         if !self.registers.display_enabled() {
             return Frame::black(640, 480);
         }
-        if self.is_text() { self.text_frame() } else { self.graphics_frame() }
+        if self.is_text() { self.text_frame(blink) } else { self.graphics_frame() }
     }
 
     /// The color of palette entry `index`.
@@ -223,46 +256,69 @@ impl Vga {
         })
     }
 
-    fn text_frame(&self) -> Frame {
+    fn text_frame(&self, blink: Blink) -> Frame {
         let mode = self.text_mode();
         let mut frame = Frame::black(mode.columns * mode.char_width, mode.rows * mode.char_height);
-        let cursor = self.cursor(&mode);
+        let cursor = self.cursor(&mode).filter(|_| blink.cursor);
         let cursor_lines = (self.crtc(0xa) & 0x1f)..=(self.crtc(0xb) & 0x1f);
         let map = self.registers.sequencer[3];
         // Character map A serves characters whose attribute bit 3 is set, B the others.
         let font = |select: u8| (usize::from(select & 3) << 1 | usize::from(select >> 2)) * 0x2000;
         let font_a = font(map >> 2 & 3 | map >> 3 & 4);
         let font_b = font(map & 3 | map >> 2 & 4);
-        let blink = self.registers.attribute[0x10] & 8 != 0;
+        let blinking = self.blink_enabled();
         let line_graphics = self.registers.attribute[0x10] & 4 != 0;
-        for row in 0..mode.rows {
-            for column in 0..mode.columns {
-                let (character, attribute) = self.cell(&mode, column, row);
-                let background = attribute >> 4 & if blink { 7 } else { 15 };
+        // Smooth scrolling: the picture begins within a row and a character, but below the split.
+        let row_scan = self.crtc(8) & 0x1f;
+        let panning = self.text_panning(mode.char_width);
+        let pans_below = self.registers.attribute[0x10] & 0x20 == 0;
+        let split = self.line_compare() + 1;
+        for y in 0..frame.height {
+            let below = y.checked_sub(split);
+            let scan = below.unwrap_or(y + row_scan);
+            let (row, line) = (scan / mode.char_height, scan % mode.char_height);
+            let first = if below.is_some() { 0 } else { mode.start };
+            let start = first + row * mode.pitch;
+            let left = if below.is_some() && !pans_below { 0 } else { panning };
+            let is_cursor_line = below.is_none() && cursor_lines.contains(&line);
+            // One column more where the first is cut.
+            for column in 0..mode.columns + usize::from(left > 0) {
+                let (character, attribute) = self.cell_at(start + column);
+                let background = attribute >> 4 & if blinking { 7 } else { 15 };
                 let colors =
                     [self.attribute_color(background), self.attribute_color(attribute & 15)];
                 let font = if attribute & 8 != 0 { font_a } else { font_b };
-                for line in 0..mode.char_height {
-                    let at = (font + usize::from(character) * 32 + line) * 4 + 2;
-                    let mut bits = u16::from(self.memory.get(at).copied().unwrap_or(0)) << 1;
-                    if line_graphics && (0xc0..=0xdf).contains(&character) {
-                        bits |= bits >> 1 & 1;
-                    }
-                    if cursor == Some((column, row)) && cursor_lines.contains(&line) {
-                        bits = 0x1ff;
-                    }
-                    for dot in 0..mode.char_width {
-                        let color = colors[usize::from(bits >> (8 - dot) & 1)];
-                        frame.set(
-                            column * mode.char_width + dot,
-                            row * mode.char_height + line,
-                            color,
-                        );
+                let at = (font + usize::from(character) * 32 + line) * 4 + 2;
+                let mut bits = u16::from(self.memory.get(at).copied().unwrap_or(0)) << 1;
+                if line_graphics && (0xc0..=0xdf).contains(&character) {
+                    bits |= bits >> 1 & 1;
+                }
+                if blinking && attribute & 0x80 != 0 && !blink.characters {
+                    bits = 0;
+                }
+                if is_cursor_line && cursor == Some((column, row)) {
+                    bits = 0x1ff;
+                }
+                for dot in 0..mode.char_width {
+                    if let Some(x) = (column * mode.char_width + dot).checked_sub(left) {
+                        frame.set(x, y, colors[usize::from(bits >> (8 - dot) & 1)]);
                     }
                 }
             }
         }
         frame
+    }
+
+    /// Dots that the picture is moved to the left by. Characters of 9 dots count them from 8.
+    fn text_panning(&self, char_width: usize) -> usize {
+        let bytes = self.crtc(8) >> 5 & 3;
+        let dots = usize::from(self.registers.attribute[0x13] & 0xf);
+        let dots = match char_width {
+            9 if dots >= 8 => 0,
+            9 => dots + 1,
+            _ => dots & 7,
+        };
+        bytes * char_width + dots
     }
 
     /// Planar 16-color modes, CGA's packed modes and 256 colors.

@@ -33,7 +33,7 @@ fn set_text_mode(device: &mut VgaDevice) {
         device.write(0x3c0, &[index]);
         device.write(0x3c0, &[index]);
     }
-    for (index, value) in [(0x10, 0x0c), (0x12, 0x0f)] {
+    for (index, value) in [(0x10, 0x0c), (0x12, 0x0f), (0x13, 8)] {
         device.write(0x3c0, &[index]);
         device.write(0x3c0, &[value]);
     }
@@ -92,6 +92,87 @@ fn text_is_drawn_with_the_font_in_plane_2() {
     let mut png = Vec::new();
     frame.write_png(&mut png).unwrap();
     assert_eq!(&png[1..4], b"PNG");
+}
+
+/// A text screen whose first rows are full of the digits 0 to 9, by rows, in a font where scan line
+/// `n` of digit `d` has the bits of `d * 16 + n`.
+fn digits() -> VgaDevice {
+    let mut device = device();
+    set_text_mode(&mut device);
+    for row in 0..10_usize {
+        for column in 0..80 {
+            device.vga.memory[(row * 80 + column) * 4] = b'0' + row as u8;
+            device.vga.memory[(row * 80 + column) * 4 + 1] = 0x07;
+        }
+        for line in 0..16 {
+            let at = (usize::from(b'0') + row) * 32 + line;
+            device.vga.memory[at * 4 + 2] = (row * 16 + line) as u8;
+        }
+    }
+    // No cursor.
+    indexed(&mut device, 0x3d4, 0xa, 0x20);
+    device
+}
+
+/// The bits that scan line `y` shows, from dot `x` on.
+fn bits(frame: &Frame, x: usize, y: usize) -> u8 {
+    (0..8)
+        .fold(0, |bits, dot| bits << 1 | u8::from(frame.rgb[(y * frame.width + x + dot) * 3] != 0))
+}
+
+#[test]
+fn text_scrolls_smoothly() {
+    let mut device = digits();
+    let lines = |device: &VgaDevice, x| {
+        let frame = device.vga().frame();
+        [0, 1, 15, 16, 159, 160].map(|y| bits(&frame, x, y))
+    };
+    assert_eq!(lines(&device, 0), [0, 1, 15, 16, 159, 0]);
+    // Preset row scan: the picture begins within the first row.
+    indexed(&mut device, 0x3d4, 8, 5);
+    assert_eq!(lines(&device, 0), [5, 6, 20, 21, 0, 0]);
+    // Panning by three dots, which 9-dot characters count from 8: 0 is one dot.
+    indexed(&mut device, 0x3d4, 8, 0);
+    device.read(0x3da, &mut [0]);
+    device.write(0x3c0, &[0x33]);
+    device.write(0x3c0, &[2]);
+    assert_eq!(lines(&device, 6), [0, 1, 15, 16, 159, 0]);
+    // A split at line 32: below it is the screen's first row, from its first scan line.
+    indexed(&mut device, 0x3d4, 8, 5);
+    indexed(&mut device, 0x3d4, 7, 0x0f);
+    indexed(&mut device, 0x3d4, 9, 0x0f);
+    indexed(&mut device, 0x3d4, 0x18, 31);
+    let frame = device.vga().frame();
+    assert_eq!([31, 32, 33].map(|y| bits(&frame, 6, y)), [36, 0, 1]);
+}
+
+#[test]
+fn the_cursor_and_characters_blink() {
+    let mut device = digits();
+    let line = |device: &VgaDevice, cursor, characters| {
+        let frame = device.vga().frame_at(Blink { cursor, characters });
+        [bits(&frame, 0, 16 + 14), bits(&frame, 9, 16 + 14)]
+    };
+    assert!(!device.vga().blinks());
+    // Attribute bit 7, in the second row's second cell.
+    device.vga.memory[81 * 4 + 1] = 0x87;
+    assert!(device.vga().blinks());
+    assert_eq!(line(&device, true, true), [30, 30]);
+    assert_eq!(line(&device, true, false), [30, 0]);
+    let cells = device.vga().text_cells().unwrap().cells;
+    assert_eq!(cells[80..82], [('1', 0x07), ('1', 0x07 | BLINKING)]);
+    // Without blinking, the bit is a bright background.
+    device.read(0x3da, &mut [0]);
+    device.write(0x3c0, &[0x30]);
+    device.write(0x3c0, &[0x04]);
+    assert!(!device.vga().blinks());
+    assert_eq!(device.vga().text_cells().unwrap().cells[81], ('1', 0x87));
+    // The cursor, on lines 13 and 14.
+    indexed(&mut device, 0x3d4, 0xa, 0x0d);
+    indexed(&mut device, 0x3d4, 0xf, 80);
+    assert!(device.vga().blinks());
+    assert_eq!(line(&device, true, true)[0], 0xFF);
+    assert_eq!(line(&device, false, true)[0], 30);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::pixel::PixelFormat;
 use crate::Source;
 use crate::keys::Key;
 use devices::legacy::i8042::MouseEvent;
-use devices::vga::Frame;
+use devices::vga::{Blink, Frame};
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,8 +51,8 @@ fn lock(state: &Shared) -> MutexGuard<'_, State> {
 }
 
 /// A picture where there is no adapter, or it has none.
-fn picture(source: &Source) -> Frame {
-    let frame = source.look(|vga| vga.frame());
+fn picture(source: &Source, blink: Blink) -> Frame {
+    let frame = source.look(|vga| vga.frame_at(blink));
     frame.unwrap_or_else(|| Frame { width: 640, height: 400, rgb: vec![0; 640 * 400 * 3] })
 }
 
@@ -64,7 +64,7 @@ pub(super) fn serve(mut stream: TcpStream, source: &Source) -> Result<(), Messag
     stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
     stream.set_write_timeout(Some(SEND_LIMIT))?;
     stream.set_nodelay(true)?;
-    let frame = picture(source);
+    let frame = picture(source, Blink::SHOWN);
     handshake(&mut stream, &frame)?;
     stream.set_read_timeout(None)?;
     let state = Arc::new(Mutex::new(State {
@@ -243,13 +243,22 @@ fn send(
     let mut zrle = Zrle::new();
     let mut last: Option<Frame> = None;
     let mut seen = None;
+    let begin = Instant::now();
+    // Where something blinks, and how it was sent last.
+    let mut blinks = None;
     loop {
         let ready = || {
+            let turned = blinks.is_some_and(|sent| sent != Blink::at(begin.elapsed()));
             let state = lock(state);
-            let news = state.full || !state.announce.is_empty() || seen != Some(changes.count());
+            let news =
+                state.full || !state.announce.is_empty() || turned || seen != Some(changes.count());
             state.leaving || state.request.is_some() && news
         };
-        while !changes.wait_until(IDLE_CHECK, ready) {}
+        let patience = || match blinks {
+            Some(_) => Blink::lasts(begin.elapsed()),
+            None => IDLE_CHECK,
+        };
+        while !changes.wait_until(patience(), ready) {}
         let started = Instant::now();
         let task = {
             let mut state = lock(state);
@@ -268,7 +277,9 @@ fn send(
         };
         // Before looking: what is written meanwhile counts as news.
         seen = Some(changes.count());
-        let frame = picture(source);
+        let blink = Blink::at(begin.elapsed());
+        blinks = source.look(|vga| vga.blinks()).unwrap_or(false).then_some(blink);
+        let frame = picture(source, blink);
         if size != (frame.width, frame.height) && task.desktop_size {
             size = (frame.width, frame.height);
             // A message of its own; the client asks again then, and gets everything.

@@ -237,6 +237,35 @@ fn raw_pixels_and_what_changes() {
     assert_eq!(pixels[64 * 44 + 54], 0x07_08_09);
 }
 
+/// The cursor of a text screen comes and goes without the guest doing anything; colors are left out
+/// of account, since there is no palette.
+#[test]
+fn the_cursor_blinks() {
+    let bench = Bench::new();
+    {
+        let mut vga = bench.vga.lock().unwrap();
+        vga.set_text_mode(&[]);
+        vga.write(0x3c8, &[7]);
+        for _ in 0..3 {
+            vga.write(0x3c9, &[0x3f]);
+        }
+    }
+    VgaWindow::new(bench.vga.clone()).write(0x1_8000, &[b' ', 0x07]);
+    let mut client = Client::connect(&bench, b"RFB 003.008\n");
+    client.request(false);
+    client.update();
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        client.request(true);
+        let update = client.update();
+        let [([0, 0, 64, 64], 0, pixels)] = &update[..] else { panic!("{:?}", update[0].0) };
+        counts.push(pixels.iter().filter(|&&pixel| pixel != 0).count());
+    }
+    // Two lines of nine dots.
+    counts.sort_unstable();
+    assert!(matches!(counts[..], [0, 0, 18] | [0, 18, 18]), "{counts:?}");
+}
+
 #[test]
 fn zrle_and_a_change_of_size() {
     let bench = Bench::new();

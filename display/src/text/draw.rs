@@ -2,13 +2,15 @@
 
 use crossterm::cursor::{Hide, MoveTo, Show};
 use crossterm::queue;
-use crossterm::style::{Color, Print, SetBackgroundColor, SetForegroundColor};
+use crossterm::style::{
+    Attribute, Color, Print, SetAttribute, SetBackgroundColor, SetForegroundColor,
+};
 use crossterm::terminal::{Clear, ClearType};
-use devices::vga::TextCells;
+use devices::vga::{BLINKING, TextCells};
 use std::io;
 
 /// A cell as it stands in the terminal.
-type Cell = (char, u8);
+type Cell = (char, u16);
 
 /// The IBM colors by number, as terminals name them.
 const COLORS: [Color; 16] = [
@@ -30,7 +32,7 @@ const COLORS: [Color; 16] = [
     Color::White,
 ];
 /// Grey on black: notices.
-const PLAIN: u8 = 0x07;
+const PLAIN: u16 = 0x07;
 
 /// Draws into a terminal, and remembers what stands there.
 #[derive(Debug, Default)]
@@ -112,10 +114,11 @@ impl Painter {
         cursor: Option<(usize, usize)>,
     ) -> io::Result<()> {
         if self.stale {
-            queue!(output, SetBackgroundColor(Color::Black), Clear(ClearType::All))?;
+            let attribute = SetAttribute(Attribute::NoBlink);
+            queue!(output, attribute, SetBackgroundColor(Color::Black), Clear(ClearType::All))?;
         }
         // Where the terminal's own cursor is, and the attribute that it writes with.
-        let (mut at, mut attribute) = (None, None);
+        let (mut at, mut attribute, mut blinking) = (None, None, false);
         for (index, (new, old)) in wanted.iter().zip(&self.cells).enumerate() {
             if new == old && !self.stale {
                 continue;
@@ -128,7 +131,12 @@ impl Painter {
                 queue!(output, MoveTo(place.0 as u16, place.1 as u16))?;
             }
             if attribute != Some(new.1) {
-                let color = |number: u8| COLORS[usize::from(number & 15)];
+                let color = |number: u16| COLORS[usize::from(number & 15)];
+                if blinking != (new.1 & BLINKING != 0) {
+                    blinking = !blinking;
+                    let blink = if blinking { Attribute::SlowBlink } else { Attribute::NoBlink };
+                    queue!(output, SetAttribute(blink))?;
+                }
                 queue!(
                     output,
                     SetForegroundColor(color(new.1)),
@@ -142,6 +150,9 @@ impl Painter {
             if at.is_none() {
                 at = Some((usize::MAX, usize::MAX));
             }
+        }
+        if blinking {
+            queue!(output, SetAttribute(Attribute::NoBlink))?;
         }
         let moved = at.is_some() || cursor != self.cursor || self.stale;
         match cursor {

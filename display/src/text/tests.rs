@@ -1,6 +1,6 @@
 use super::*;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use devices::vga::TextCells;
+use devices::vga::{BLINKING, TextCells};
 
 fn screen(columns: usize, text: &[&str]) -> TextCells {
     let cells = text
@@ -39,6 +39,20 @@ fn colors_are_ibms() {
     let cells = vec![('x', 0x1e), ('y', 0x1e)];
     let output = text(painter.screen(&TextCells { columns: 2, rows: 1, cells, cursor: None }));
     assert!(output.contains("\x1b[38;5;11m\x1b[48;5;4mxy"), "{output:?}");
+}
+
+#[test]
+fn what_blinks_blinks_in_the_terminal() {
+    let mut painter = Painter::new(3, 1);
+    let cells = vec![('x', 0x07), ('y', 0x07 | BLINKING), ('z', 0x07)];
+    let mut shown = TextCells { columns: 3, rows: 1, cells, cursor: None };
+    let output = text(painter.screen(&shown));
+    let colors = "\x1b[38;5;7m\x1b[48;5;0m";
+    assert!(output.contains(&format!("x\x1b[5m{colors}y\x1b[25m{colors}z")), "{output:?}");
+    // The terminal does not stay blinking.
+    shown.cells[2].1 |= BLINKING;
+    let output = text(painter.screen(&shown));
+    assert!(output.contains("\x1b[5m") && output.ends_with("\x1b[25m\x1b[?25l"), "{output:?}");
 }
 
 #[test]
