@@ -109,6 +109,8 @@ impl Unit<'_> {
         }
         copy.set_op_kind(memory, OpKind::Memory);
         let slot = self.env.addresses.gpr(register.full_register().number() as u8);
+        // A prefix without meaning for registers would have one now.
+        copy.set_segment_prefix(Register::None);
         copy.set_memory_base(Register::None);
         copy.set_memory_index(Register::None);
         copy.set_memory_displacement64(slot as u64);

@@ -12,6 +12,7 @@ fn arithmetic() {
             user("two pinned registers", |a| a.add(rax, rcx)),
             user("two pinned registers", |a| a.sub(r12d, ebx)),
             user("r9 to r11 live in the context", |a| a.add(r10, rax)),
+            user("a segment prefix without a memory operand", |a| a.db(&[0x64, 0x4C, 0x01, 0xC8])),
             user("two registers of the context", |a| a.xor(r11d, r9d)),
             user("read only", |a| a.cmp(r10, rax)),
             user("the stack pointer sits in r9", |a| a.sub(rsp, 0x28)),
