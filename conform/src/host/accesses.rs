@@ -258,6 +258,16 @@ fn stack(case: &Case, insn: &Instruction, pieces: &mut Vec<Access>) {
         Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
             (0..5).for_each(|n| push(n * size, false));
         }
+        // AMD's processors push as the code that is called would: in 32-bit code at ESP.
+        Mnemonic::Call if case.bits == 64 && insn.is_call_far_indirect() => {
+            let size = push_size(case, insn);
+            for width in [u64::MAX, 0xFFFF_FFFF] {
+                pieces.extend([1, 2].map(|n| {
+                    let offset = rsp.wrapping_sub(n * size) & width;
+                    Access { segment: SS, offset, size, write: true, width }
+                }));
+            }
+        }
         // The final stack pointer must be writable (SDM vol. 2A, ENTER).
         Mnemonic::Enter => {
             let level = u64::from(insn.immediate8_2nd() & 31);
@@ -266,6 +276,16 @@ fn stack(case: &Case, insn: &Instruction, pieces: &mut Vec<Access>) {
         }
         _ => {}
     }
+}
+
+/// Bytes of each element of the frame that a far CALL pushes. On AMD's processors REX.W widens it,
+/// but not the pointer, so that iced-x86 takes the instruction for the narrower one.
+pub(super) fn push_size(case: &Case, insn: &Instruction) -> u64 {
+    let bytes = case.bytes();
+    let opcode = bytes.iter().position(|byte| *byte == 0xFF).unwrap_or(0);
+    let before = opcode.checked_sub(1).map_or(0, |at| bytes[at]);
+    let wide = case.bits == 64 && insn.is_call_far_indirect() && before & 0xF8 == 0x48;
+    if wide { 8 } else { slot_size(insn, case.bits) as u64 }
 }
 
 /// The bits of the stack pointer that count, and these.

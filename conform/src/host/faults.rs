@@ -1,6 +1,6 @@
 //! When two different faults, or a fault and none, are both right.
 
-use super::accesses::{Accesses, USER_END};
+use super::accesses::{Accesses, USER_END, push_size};
 use super::compare::{Ending, Taken, is_amd};
 use super::layout::{CODE, CODE_SIZE, WINDOW};
 use super::masks::Mask;
@@ -211,7 +211,7 @@ fn is_xrstor(insn: &Instruction) -> bool {
 
 /// Bytes of the frame that a far CALL or ENTER pushes; 0 for other instructions.
 pub(super) fn frame_of(case: &Case, insn: &Instruction) -> u64 {
-    let slot = super::generate::slot_size(insn, case.bits) as u64;
+    let slot = push_size(case, insn);
     match insn.mnemonic() {
         Mnemonic::Call if insn.is_call_far() || insn.is_call_far_indirect() => 2 * slot,
         Mnemonic::Enter => 33 * slot,
