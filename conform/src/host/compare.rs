@@ -257,8 +257,10 @@ impl Comparer<'_> {
     fn x87_pointers(&mut self, a: &State, b: &State) {
         let error = |state: &State| state.word(legacy::FSW) & 0x80 != 0;
         let width = if self.case.bits == 64 { u64::MAX } else { 0xFFFF_FFFF };
-        // Which of them the signal frame holds: see the mask.
-        let saved = !is_amd() || error(a) && error(b);
+        // Which of them the signal frame holds: see the mask. FLDCW alone makes an exception pending
+        // without pointers of its own.
+        let loaded = error(&self.case.state) || self.insn.mnemonic() != Mnemonic::Fldcw;
+        let saved = !is_amd() || error(a) && error(b) && loaded;
         let sets_data = super::describe::operand_address(self.case, &self.insn).is_some();
         let data = saved && (!is_amd() || error(&self.case.state) || sets_data);
         let fields = [

@@ -152,6 +152,10 @@ fn x87_environment(c: &Context<'_>, a: Taken, b: Taken) -> bool {
             | MemorySize::FpuState108
             | MemorySize::Float80
             | MemorySize::Bcd
+            | MemorySize::Fxsave_512Byte
+            | MemorySize::Fxsave64_512Byte
+            | MemorySize::Xsave
+            | MemorySize::Xsave64
     );
     environment && c.both_given(a, b)
 }

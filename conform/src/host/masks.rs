@@ -23,7 +23,7 @@ pub enum Mask {
     SeveralAccesses,
     /// A pending x87 error against the fault of an operand.
     PendingX87,
-    /// The pieces of an x87 environment or 80-bit operand.
+    /// The pieces of an image of x87 state, or of an 80-bit operand.
     X87Environment,
     /// #AC against another fault of the same operand.
     AlignmentOrder,
@@ -150,10 +150,12 @@ impl Mask {
             ),
             Mask::X87Environment => (
                 "x87-environment",
-                "FLDENV, FNSTENV, FRSTOR and FNSAVE, and operands of 80 bits, which are accessed \
-                 in pieces: which piece's fault is reported. SDM vol. 3A, section 6.9, table 6-2: \
-                 within a class the order is implementation-dependent. Each side's fault must be \
-                 one that the operand really gives.",
+                "FLDENV, FNSTENV, FRSTOR, FNSAVE, FXSAVE, FXRSTOR, XSAVE, XRSTOR and x87 operands \
+                 of 80 bits, which are accessed in pieces (Zen 5 looks at the last byte of \
+                 FXSAVE's image first, at an offset that begins again at 0): which piece's fault \
+                 is reported. SDM vol. 3A, section 6.9, table 6-2: within a class the order is \
+                 implementation-dependent. Each side's fault must be one that the operand really \
+                 gives.",
             ),
             Mask::AlignmentOrder => (
                 "alignment-order",
