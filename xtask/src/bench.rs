@@ -10,6 +10,7 @@ mod guest;
 mod process;
 mod report;
 mod results;
+mod two_cpus;
 mod workload;
 
 use anyhow::{Context, Result, ensure};
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// Boot a disk through BIOS and GRUB up to its login prompt, instead of a kernel
     #[arg(long, conflicts_with = "boot_only")]
     boot_disk: bool,
+    /// Measure what a second virtual CPU is worth: one loop against two side by side, of as many
+    /// seconds as --seconds says at least, in as many rounds as --rounds says
+    #[arg(long, conflicts_with_all = ["boot_only", "boot_disk"])]
+    two_cpus: bool,
     /// Seconds for each workload
     #[arg(long, default_value_t = 0.7, value_parser = seconds)]
     seconds: f64,
@@ -80,6 +85,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.to).with_context(|| args.to.display().to_string())?;
     if args.boot_disk {
         return boot_disk::run(args);
+    }
+    if args.two_cpus {
+        return two_cpus::run(args);
     }
     let workload = Workload::build(&args.workload, &args.to, &args.only, args.seconds)?;
     let guest = Guest::build(&workload, args)?;

@@ -22,13 +22,23 @@ pub(crate) struct Guest {
 
 impl Guest {
     pub(crate) fn build(workload: &Workload, args: &Args) -> Result<Guest> {
-        let files = guests::fetch(guests::Guest::CloudAmd64, &|line| eprintln!("{line}"))?;
-        let busybox = read(&files.busybox)?;
         let program = read(&workload.program)?;
         let init = init(if args.boot_only { None } else { Some(workload) });
-        let initrd = Initramfs::shell(&busybox)
-            .file("bench", 0o755, init.as_bytes())
-            .file("mb", 0o755, &program)
+        Guest::with_files(&init, &[("mb", &program)], args)
+    }
+
+    /// A guest whose first program is this script.
+    pub(crate) fn with_init(init: &str, args: &Args) -> Result<Guest> {
+        Guest::with_files(init, &[], args)
+    }
+
+    fn with_files(init: &str, programs: &[(&str, &[u8])], args: &Args) -> Result<Guest> {
+        let files = guests::fetch(guests::Guest::CloudAmd64, &|line| eprintln!("{line}"))?;
+        let busybox = read(&files.busybox)?;
+        let initrd = Initramfs::shell(&busybox).file("bench", 0o755, init.as_bytes());
+        let initrd = programs
+            .iter()
+            .fold(initrd, |initrd, (name, content)| initrd.file(name, 0o755, content))
             .build()?;
         let path = args.to.join("initrd");
         std::fs::write(&path, initrd).with_context(|| path.display().to_string())?;
