@@ -61,6 +61,36 @@ fn a_kernel_is_recognised() {
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"hello\r\n"[..]));
 }
 
+/// An image that has no other entry goes through its setup code without being told to, beside a
+/// disk that would boot, and with a VGA adapter or without.
+#[test]
+fn a_kernel_of_setup_code_alone_is_started_by_the_bios() {
+    if !firmware() {
+        return;
+    }
+    let kernel = file("setup-kernel", &kernels::setup_code());
+    let initrd = file("setup-initrd", b"initrd!!");
+    let disk = file("setup-disk", &image(4 << 20, boot_code("from the disk", POWER_OFF)));
+    for vga in ["std", "none"] {
+        let arguments = ["--initrd", &initrd, "--append", "words", "--disk", &disk, "--vga", vga];
+        let output = ringshift(&[&[kernel.as_str()][..], &arguments].concat());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("words|payload!|initrd!!"), "{said}{}", stderr(&output));
+        assert!(!said.contains("from the disk"), "{said}");
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+    for (arguments, words) in [
+        (&["--bios", "/nonexistent"][..], "this kernel is started by its 16-bit setup code"),
+        (&["--vga", "none", "--display", "vnc=127.0.0.1:0"], "without an adapter"),
+        (&["--boot-protocol", "64"], "no 64-bit entry point"),
+        (&["--boot-protocol", "32", "--bios", "/nonexistent"], "--boot-protocol 16 starts it"),
+    ] {
+        let output = ringshift(&[&[kernel.as_str()][..], arguments].concat());
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
 #[test]
 fn disks_and_floppies_are_recognised_and_boot() {
     if !firmware() {
