@@ -197,7 +197,7 @@ pub(crate) struct MachineArgs {
     #[arg(long)]
     pub(crate) stats: bool,
     /// Keep each translation of an address until the guest invalidates it, whatever the TLB's size:
-    /// what the guest forgets to flush it goes on seeing
+    /// what the guest forgets to flush it goes on seeing; at the end, print how often it did
     #[arg(long)]
     pub(crate) strict: bool,
     /// Run both engines side by side on deterministic time and stop at the first difference

@@ -77,6 +77,9 @@ impl Session<'_> {
             }
             let outcome = machine.run()?;
             console.drain();
+            if let Some(stale) = &outcome.stale {
+                eprint!("{stale}");
+            }
             if self.machine.stats {
                 eprint!("{}", outcome.stats);
             }

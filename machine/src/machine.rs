@@ -30,7 +30,7 @@ use devices::vga::VgaDevice;
 use devices::{BusDevice, Clock, HostClock, TimerClient};
 use load::board_info;
 use pc::Builder;
-use softmmu::{GuestRam, LowBox, Mmu, RamRange};
+use softmmu::{GuestRam, LowBox, Mmu, RamRange, StaleUses};
 use std::sync::{Arc, Mutex};
 use x86::cpuid::{Clocks, Feature, Policy};
 use x86::{Activity, Cpu};
@@ -66,6 +66,8 @@ pub struct Outcome {
     pub reason: StopReason,
     /// Counters.
     pub stats: Stats,
+    /// With [`Machine::set_strict`]: what went by translations that the page tables no longer had.
+    pub stale: Option<StaleUses>,
 }
 
 impl Machine {

@@ -14,6 +14,7 @@ use crate::mapping::MappingChanges;
 use crate::paging::{Access, Leaf, Paging, PagingMode, PagingState, Rights};
 use crate::ram::{GuestRam, PageFlags};
 use crate::second_level::SecondLevel;
+use crate::stale::StaleUses;
 use crate::tlb::{Fill, Tlb, TlbEntry};
 use crate::walk::Walker;
 
@@ -104,6 +105,8 @@ pub struct Mmu {
     pub(crate) mailbox: Arc<Mailbox>,
     /// A translation with a protection key other than 0 may be in the first-level TLB.
     pub(crate) keys_cached: bool,
+    /// In strict mode: see [`crate::stale`].
+    pub(crate) stale: Option<Box<StaleUses>>,
 }
 
 // SAFETY: the raw pointer is into the TLB that the Mmu owns.
@@ -135,6 +138,7 @@ impl Mmu {
             second: SecondLevel::new(),
             mailbox,
             keys_cached: false,
+            stale: None,
         })
     }
 
@@ -223,9 +227,12 @@ impl Mmu {
 
     /// Keeps every translation until the guest invalidates it: none is lost to the size of the TLB
     /// (SDM vol. 3A, section 4.10.2.1, lets a processor keep one for as long). For tests of what a
-    /// guest forgets to flush.
+    /// guest forgets to flush. Counts the accesses that go by translations which the page tables no
+    /// longer have ([`Mmu::stale_uses`]); each access is looked at for that, which takes its time.
     pub fn keep_translations(&mut self) {
         self.second.keep_everything();
+        self.stale.get_or_insert_default();
+        self.drop_first_level();
     }
 
     /// The A20 gate: closed, physical address bit 20 reads as zero.
@@ -243,7 +250,12 @@ impl Mmu {
     }
 
     pub(crate) fn walker_for<'a>(&'a self, paging: &'a Paging) -> Walker<'a> {
-        Walker { ram: &self.ram, bus: &*self.bus, paging, a20: self.a20 }
+        Walker { ram: &self.ram, bus: &*self.bus, paging, a20: self.a20, observes: false }
+    }
+
+    /// A walker that sets no accessed or dirty flag.
+    pub(crate) fn observer(&self) -> Walker<'_> {
+        Walker { observes: true, ..self.walker_for(&self.paging) }
     }
 
     pub(crate) fn paging_internal(&self) -> &Paging {
@@ -283,6 +295,7 @@ impl Mmu {
             && self.paging.check(leaf, access, rights).is_ok()
         {
             self.stats.second_level_hits += 1;
+            self.check_stale(linear, leaf, access, rights);
             return Ok(self.enter(linear, leaf.small(linear), access, rights));
         }
         self.stats.walks += 1;
@@ -312,11 +325,13 @@ impl Mmu {
             // Stores through a write tag are not seen one by one, so it needs the page's dirty
             // flag; a read alone does not set that.
             let seen = access == Access::Write || flags.has(PageFlags::DIRTY);
-            let write = flags.plain() && leaf.dirty() && seen && grants(Access::Write);
+            // Strict mode looks at each access.
+            let inline = self.stale.is_none();
+            let write = inline && flags.plain() && leaf.dirty() && seen && grants(Access::Write);
             let fill = Fill {
                 linear,
                 gpa: frame,
-                read: grants(Access::Read),
+                read: inline && grants(Access::Read),
                 write,
                 exec: grants(Access::Fetch),
                 global: leaf.global(),

@@ -53,6 +53,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) paging: &'a Paging,
     /// Address bits that the A20 gate lets through.
     pub(crate) a20: u64,
+    /// Leaves accessed and dirty flags as they are.
+    pub(crate) observes: bool,
 }
 
 /// Why a walk ended: a page-fault error code, or an entry that changed under the walk.
@@ -284,6 +286,9 @@ impl Walker<'_> {
 
     /// Sets flags in an entry by compare-exchange.
     fn update(&self, slot: Slot, old: u64, new: u64) -> Result<(), Stop> {
+        if self.observes {
+            return Ok(());
+        }
         let gpa = slot.gpa & self.a20;
         let Some(pointer) = self.ram.host_ptr(gpa) else {
             // Paging structures in device memory: the flags are written like any store.

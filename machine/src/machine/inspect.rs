@@ -2,13 +2,23 @@
 
 use super::{Machine, MachineError};
 use crate::vcpu::Runner;
-use softmmu::GuestRam;
+use softmmu::{GuestRam, StaleUses};
 
 impl Machine {
     /// Keeps every translation of an address until the guest invalidates it, however many it uses:
     /// `--strict`.
     pub fn set_strict(&mut self) {
         self.vcpus.iter_mut().for_each(|vcpu| vcpu.mmu.keep_translations());
+    }
+
+    /// What the guest got from translations that its page tables no longer had, where
+    /// [`Machine::set_strict`] asked for the count.
+    pub(super) fn stale_uses(&self) -> Option<StaleUses> {
+        let mut sum = StaleUses::default();
+        for vcpu in &self.vcpus {
+            sum.merge(vcpu.mmu.stale_uses()?);
+        }
+        Some(sum)
     }
 
     /// Why guest code is interpreted though the translator was asked for: the host refused what it

@@ -49,7 +49,8 @@ impl Machine {
         })?;
         let reason = control.reason().unwrap_or(StopReason::Quit);
         let stats = Stats::collect(&self.vcpus, &self.ram, start.elapsed());
-        Ok(Outcome { reason, stats })
+        let stale = self.stale_uses();
+        Ok(Outcome { reason, stats, stale })
     }
 }
 

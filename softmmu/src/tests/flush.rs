@@ -327,3 +327,33 @@ fn strict_mode_keeps_what_is_not_invalidated_whatever_else_is_used() {
     guest.mmu.flush_all();
     assert_eq!(seen(&mut guest), (2, 2));
 }
+
+#[test]
+fn strict_mode_counts_what_went_by_stale_translations() {
+    let mut guest = stale();
+    assert_eq!(guest.mmu.stale_uses(), None);
+    guest.mmu.keep_translations();
+    let count = |guest: &Guest| guest.mmu.stale_uses().map(|uses| (uses.reads, uses.writes));
+    assert_eq!(count(&guest), Some((0, 0)));
+    // The entries have changed, and nothing was flushed: each access counts.
+    assert_eq!(seen(&mut guest), (1, 1));
+    assert_eq!(seen(&mut guest), (1, 1));
+    assert_eq!(count(&guest), Some((4, 0)));
+    let page = guest.mmu.stale_uses().expect("strict").pages[0];
+    assert_eq!((page.linear, page.access), (LINEAR, crate::Access::Read));
+    assert_ne!(Some(page.went_to), page.tables_say);
+    // What is flushed goes by the tables.
+    guest.mmu.flush_all();
+    assert_eq!(seen(&mut guest), (2, 2));
+    assert_eq!(count(&guest), Some((4, 0)));
+    // A page that is gone, written to.
+    guest.mmu.store::<u64>(LINEAR, 7).expect("mapped");
+    guest.map(LINEAR, 0);
+    guest.mmu.store::<u64>(LINEAR, 8).expect("as before");
+    assert_eq!(count(&guest), Some((4, 1)));
+    let text = guest.mmu.stale_uses().expect("strict").to_string();
+    assert!(
+        text.starts_with("Accesses by translations that the page tables no longer had: 5 (4 reads"),
+        "{text}"
+    );
+}
