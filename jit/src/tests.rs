@@ -2,6 +2,7 @@
 
 mod count;
 mod counts;
+mod endless;
 mod evex;
 mod flow;
 mod kit;
