@@ -9,7 +9,7 @@ use decoder::{Code, Insn, Mnemonic};
 use softmmu::Mmu;
 use std::sync::atomic::{Ordering, fence};
 use x86::regs::gpr;
-use x86::{Cpu, Fault};
+use x86::{Cpu, Fault, Mode};
 
 /// A memory operand is not accessed, whatever its address.
 fn nop(_: &mut Cpu, _: &mut Mmu, _: &Insn) -> Answer {
@@ -48,6 +48,10 @@ fn clzero(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Answer {
     let offset = access::truncate(cpu.gpr[gpr::RAX], insn.mem.addr_size);
     // The line is one of linear addresses: FS and GS may have any base.
     let address = access::linear(cpu, insn.mem.seg, offset, 1, Intent::Write)? & !(LINE - 1);
+    if cpu.mode != Mode::Long {
+        // All of it must be inside the limit.
+        access::linear(cpu, insn.mem.seg, offset & !(LINE - 1), LINE as u32, Intent::Write)?;
+    }
     // The line lies in one page: only the first store can fault.
     for word in 0..LINE / 8 {
         access::store_at(cpu, mmu, address.wrapping_add(8 * word), 0u64)?;
