@@ -6,9 +6,11 @@ use super::generate::{offset_of, slot_size};
 use super::layout::{CODE, CODE_SIZE, FILL, Kind, MAP, PAGE, WINDOW, WINDOW_END};
 use super::segments::segment;
 use super::state::{Case, Outcome, State};
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
+use iced_x86::{
+    Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory,
+};
 use x86::fault::pf;
-use x86::regs::gpr::RSP;
+use x86::regs::gpr::{RAX, RSP};
 use x86::{Vector, flags};
 
 /// First linear address that no user program has (48-bit addresses).
@@ -16,6 +18,9 @@ pub(super) const USER_END: u64 = 0x7FFF_FFFF_F000;
 
 /// Bytes of the largest XSAVE area in standard form, up to PKRU (SDM vol. 1, section 13.5.7).
 const XSAVE_AREA: u64 = 2696;
+
+/// Bytes of a cache line.
+const LINE: u64 = 64;
 
 /// Number of the stack segment's register.
 const SS: usize = 2;
@@ -51,6 +56,7 @@ impl<'a> Accesses<'a> {
             memory(case, insn, state, used, &mut pieces);
         }
         stack(case, insn, &mut pieces);
+        line(case, insn, &mut pieces);
         Accesses { case, insn, pieces }
     }
 
@@ -102,10 +108,12 @@ impl<'a> Accesses<'a> {
         }
     }
 
-    /// Whether an operand's effective address is not canonical, while its linear address is.
+    /// Whether an effective address with FS or GS is not canonical, while its linear address is.
     pub(super) fn offset_alone_not_canonical(&self) -> bool {
         self.pieces.iter().any(|piece| {
-            !canonical(piece.offset) && canonical(linear(self.case, piece.segment, piece.offset))
+            piece.segment >= 4
+                && !canonical(piece.offset)
+                && canonical(linear(self.case, piece.segment, piece.offset))
         })
     }
 }
@@ -208,14 +216,15 @@ fn memory(
             })
         };
         let Some(offset) = used.virtual_address(element, value) else { continue };
-        pieces.push(Access { segment: segment_of(case, used), offset, size, write, width });
+        let segment = segment_of(case, used.segment(), used.base());
+        pieces.push(Access { segment, offset, size, write, width });
     }
 }
 
 /// Number of an operand's segment register. 64-bit code has no overrides but FS and GS.
-fn segment_of(case: &Case, used: &UsedMemory) -> usize {
-    let frame = [Register::RBP, Register::RSP, Register::EBP, Register::ESP].contains(&used.base());
-    match used.segment() {
+fn segment_of(case: &Case, segment: Register, base: Register) -> usize {
+    let frame = [Register::RBP, Register::RSP, Register::EBP, Register::ESP].contains(&base);
+    match segment {
         Register::FS => 4,
         Register::GS => 5,
         _ if case.bits == 64 => {
@@ -239,6 +248,20 @@ fn active(case: &Case, insn: &Instruction, element: usize) -> bool {
     let size = insn.memory_size().size().max(4);
     let mask = case.state.vector(insn.op2_register().number() & 31);
     mask.get(element * size + size - 1).is_some_and(|byte| byte & 0x80 != 0)
+}
+
+/// The line of CLZERO, which is one of linear addresses.
+fn line(case: &Case, insn: &Instruction, pieces: &mut Vec<Access>) {
+    let width = match insn.code() {
+        Code::Clzerow => 0xFFFF,
+        Code::Clzerod => 0xFFFF_FFFF,
+        Code::Clzeroq => u64::MAX,
+        _ => return,
+    };
+    let segment = segment_of(case, insn.segment_prefix(), Register::RAX);
+    let offset = case.state.gpr[RAX] & width;
+    let offset = offset.wrapping_sub(linear(case, segment, offset) % LINE);
+    pieces.push(Access { segment, offset, size: LINE, write: true, width });
 }
 
 /// What an instruction does with the stack besides.

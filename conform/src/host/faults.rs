@@ -5,7 +5,7 @@ use super::compare::{Ending, Taken, is_amd};
 use super::layout::{CODE, CODE_SIZE, WINDOW};
 use super::masks::Mask;
 use super::state::{Case, Outcome, legacy};
-use iced_x86::{Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, MemorySize, Mnemonic, OpKind};
 use x86::Vector;
 use x86::fault::pf;
 
@@ -195,10 +195,9 @@ fn masked_store_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {
 }
 
 fn canonical_offset(c: &Context<'_>, a: Taken, b: Taken) -> bool {
-    let overrides = matches!(c.insn.memory_segment(), Register::FS | Register::GS);
     let accesses = c.accesses();
     let given = a.is(&[Vector::GP]) && accesses.offset_alone_not_canonical();
-    is_amd() && overrides && given && accesses.give(b)
+    is_amd() && given && accesses.give(b)
 }
 
 fn xrstor_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {

@@ -23,8 +23,10 @@ use thiserror::Error;
 
 /// Jobs handed over at once: enough that the two processes seldom wait for each other.
 pub(super) const BATCH: usize = 128;
-/// How long a batch may take before the child is thought to hang.
+/// Processor time that a batch may take before the child is thought to hang, so that a busy host
+/// makes no difference; and time by the clock, in case it sleeps.
 const PATIENCE: Duration = Duration::from_secs(5);
+const CLOCK_PATIENCE: Duration = Duration::from_secs(300);
 /// How often the parent looks whether the child is still alive.
 const LOOK: Duration = Duration::from_millis(100);
 /// Bytes of the child's signal stack: room for the largest signal frame (AVX-512 and AMX).
@@ -119,6 +121,8 @@ pub(super) struct Sandbox {
     batch: u32,
     /// What the window holds.
     base: Option<Base>,
+    /// Processor time after which it is thought to hang.
+    patience: Duration,
 }
 
 // SAFETY: the pointers are to mappings that the Sandbox owns.
@@ -168,6 +172,7 @@ impl Sandbox {
             pid: 0,
             batch: 0,
             base: None,
+            patience: PATIENCE,
         };
         let extended = child::COMPONENTS.map(|(number, _)| component(number));
         // SAFETY: the mapping is ours; no child exists yet.
@@ -268,7 +273,7 @@ impl Sandbox {
     }
 
     fn wait(&mut self) -> Result<(), NoAnswer> {
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), self.processor_time());
         loop {
             // SAFETY: the mapping is ours.
             let done = unsafe { &(*self.shared).done };
@@ -294,11 +299,24 @@ impl Sandbox {
                     NoAnswer::Ended(libc::WEXITSTATUS(status))
                 });
             }
-            if start.elapsed() > PATIENCE {
+            let used = self.processor_time().saturating_sub(used);
+            if used > self.patience || start.elapsed() > CLOCK_PATIENCE {
                 self.kill();
                 return Err(NoAnswer::Hang);
             }
         }
+    }
+
+    /// What the child has used so far; 0 where that is not known.
+    fn processor_time(&self) -> Duration {
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: writes a clock's number and a time.
+        let known = unsafe {
+            libc::clock_getcpuclockid(self.pid, &mut clock) == 0
+                && libc::clock_gettime(clock, &mut time) == 0
+        };
+        if known { Duration::new(time.tv_sec as u64, time.tv_nsec as u32) } else { Duration::ZERO }
     }
 
     fn kill(&mut self) {
@@ -359,5 +377,29 @@ fn outcome(job: &Job, base: &Base) -> Outcome {
         address: job.address,
         state: job.after,
         memory: Memory::with_lines(base.clone(), lines.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::Generator;
+    use super::super::segments::LDT;
+    use super::*;
+    use iced_x86::Code;
+
+    #[test]
+    fn a_hang_is_no_answer_and_the_next_case_has_one() {
+        let mut sandbox = Sandbox::new(&LDT).expect("a sandbox");
+        sandbox.patience = Duration::from_millis(20);
+        let good = Generator::new(1, 64).case(Code::Nopd, 0).expect("a case");
+        let mut endless = good.clone();
+        // jmp to itself, without single steps
+        endless.code[..2].copy_from_slice(&[0xEB, 0xFE]);
+        endless.linear = super::super::layout::WINDOW + super::super::layout::CODE as u64;
+        endless.state.rip = endless.linear;
+        endless.state.rflags &= !x86::flags::TF;
+        let outcomes = sandbox.run(&[good.clone(), endless, good]).expect("runs");
+        assert_eq!(outcomes[1], Err(NoAnswer::Hang));
+        assert!(outcomes[0].is_ok() && outcomes[0] == outcomes[2]);
     }
 }
