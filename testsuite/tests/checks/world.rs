@@ -108,6 +108,8 @@ pub(crate) struct World {
     engine: Engine,
     mode: Mode,
     end: u64,
+    /// Paging structures were written, and the TLB not yet flushed.
+    remapped: bool,
 }
 
 impl World {
@@ -115,7 +117,7 @@ impl World {
         let ram = GuestRam::new(&[RamRange { gpa: 0, len: RAM }]).expect("guest RAM");
         let mmu = Mmu::new(Arc::new(ram), Arc::new(NullBus)).expect("MMU");
         let cpu = LowBox::new(Cpu::new()).expect("low memory");
-        World { cpu, mmu, engine, mode: Mode::Real, end: 0 }
+        World { cpu, mmu, engine, mode: Mode::Real, end: 0, remapped: false }
     }
 
     pub(crate) fn interpreted() -> World {
@@ -140,6 +142,7 @@ impl World {
         self.mmu.phys_read(gpa, &mut old);
         if old != bytes {
             self.mmu.phys_write(gpa, bytes);
+            self.remapped |= (PD32..GDT).contains(&gpa);
         }
     }
 
@@ -331,11 +334,14 @@ impl World {
         self.put(PML4, table & !4);
     }
 
-    /// Tells the MMU of changed registers, and drops what it had cached.
+    /// Tells the MMU of changed registers. It keeps what it has cached, or the translator's own
+    /// checks would never be asked: a miss is for the interpreter. Changed tables are flushed.
     pub(crate) fn sync(&mut self) {
         sync::paging_changed(&mut self.cpu, &mut self.mmu).expect("valid paging");
         self.cpu.update_stepping();
-        self.mmu.flush_all();
+        if std::mem::take(&mut self.remapped) {
+            self.mmu.flush_all();
+        }
     }
 
     pub(crate) fn run(&mut self) -> Ended {
