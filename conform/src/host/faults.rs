@@ -118,7 +118,7 @@ fn several_accesses(c: &Context<'_>, a: Taken, b: Taken) -> bool {
         || insn.is_jmp_far()
         || matches!(
             insn.mnemonic(),
-            Retf | Iret | Iretd | Iretq | Enter | Call | Lds | Les | Lfs | Lgs | Lss
+            Bound | Retf | Iret | Iretd | Iretq | Enter | Call | Lds | Les | Lfs | Lgs | Lss
         );
     if !several {
         return false;

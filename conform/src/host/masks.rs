@@ -132,15 +132,15 @@ impl Mask {
             ),
             Mask::SeveralAccesses => (
                 "several-accesses",
-                "CALL, far transfers, far pointers and ENTER, of which several accesses fault, or \
-                 one does and the check of the target fails: which is reported. SDM vol. 3A, \
-                 section 6.9, table 6-2: within a class the order is implementation-dependent. \
-                 Zen 5 reads a far RET's outer stack pointer, and writes a CALL's return address, \
-                 before it checks the target. From 64-bit code it writes a CALL's return address \
-                 at ESP where the target is 32-bit code. Each side's fault must be one that an \
-                 access or the target's selector really gives. For ENTER also #AC by the final \
-                 stack pointer, which Zen 5 checks as it would a write; the SDM (vol. 2A, ENTER) \
-                 lists its page fault alone.",
+                "CALL, far transfers, far pointers, BOUND and ENTER, of which several accesses \
+                 fault, or one does and the check of the target fails: which is reported. SDM \
+                 vol. 3A, section 6.9, table 6-2: within a class the order is \
+                 implementation-dependent. Zen 5 reads a far RET's outer stack pointer, and \
+                 writes a CALL's return address, before it checks the target. From 64-bit code it \
+                 writes a CALL's return address at ESP where the target is 32-bit code. Each \
+                 side's fault must be one that an access or the target's selector really gives. \
+                 For ENTER also #AC by the final stack pointer, which Zen 5 checks as it would a \
+                 write; the SDM (vol. 2A, ENTER) lists its page fault alone.",
             ),
             Mask::PendingX87 => (
                 "pending-x87",
