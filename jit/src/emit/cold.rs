@@ -27,8 +27,9 @@ pub(crate) enum Cold {
         target: u64,
         saved: bool,
     },
-    /// A request, or too few instructions left: `count` of them are given back.
-    Poll { label: DynamicLabel, count: i32, rip: u64 },
+    /// A request, or too few instructions left: `count` of them are given back. Flags may be saved
+    /// already.
+    Poll { label: DynamicLabel, count: i32, rip: u64, saved: bool },
     /// The host stack has no room for another call: forget all of them.
     StackFull { label: DynamicLabel, back: DynamicLabel },
     /// A constant in memory.
@@ -124,9 +125,12 @@ impl Unit<'_> {
                     self.flags = if saved { FlagState::SAVED } else { FlagState::EFLAGS };
                     self.exit_to(target);
                 }
-                Cold::Poll { label, count, rip } => {
+                Cold::Poll { label, count, rip, saved } => {
                     let budget = self.env.addresses.budget;
                     self.place(label);
+                    if !saved {
+                        self.save_flags();
+                    }
                     if count != 0 {
                         dynasm!(self.ops ; .arch x64 ; add QWORD [budget], count);
                     }

@@ -28,7 +28,7 @@ mod vector;
 use crate::arena::Spot;
 use crate::helper::Site;
 use crate::key::Key;
-use crate::liveness::{Effects, analyze, effects};
+use crate::liveness::{ALL, Effects, analyze, effects};
 use crate::profile::Mix;
 use crate::segments::CodeSegment;
 use crate::strategy::{Emit, strategy};
@@ -275,8 +275,9 @@ impl<'a> Unit<'a> {
     /// with flags in EFLAGS and in the slot.
     fn entry(&mut self, insns: &[Op], iced: &[Instruction]) -> (usize, usize) {
         let polls = !self.may_go_unpolled(iced);
-        if !polls && self.live[0] != 0 && !self.needs_units(insns) {
-            return self.entry_keeping_flags();
+        let plain = !self.env.exact && !self.env.helpers_only && !self.needs_units(insns);
+        if self.live[0] != 0 && plain && self.reads_flags_first() {
+            return self.entry_keeping_flags(polls);
         }
         let direct = self.offset();
         if self.live[0] != 0 {
@@ -304,7 +305,24 @@ impl<'a> Unit<'a> {
             dynasm!(self.ops ; .arch x64 ; sub QWORD [budget], count ; js =>leave);
         }
         dynasm!(self.ops ; .arch x64 ; cmp DWORD [request], 0 ; jne =>leave);
-        self.cold.push(Cold::Poll { label: leave, count, rip: self.rip });
+        self.cold.push(Cold::Poll { label: leave, count, rip: self.rip, saved: true });
+    }
+
+    /// The same where flags are live and only requests are looked at. Destroys R11.
+    fn poll_keeping_flags(&mut self) {
+        let (leave, on) = (self.label(), self.label());
+        let request = self.env.addresses.exit_request;
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r11, rcx
+            ; mov ecx, [request]
+            ; jecxz =>on
+            ; mov rcx, r11
+            ; jmp =>leave
+            ; =>on
+            ; mov rcx, r11
+        );
+        self.cold.push(Cold::Poll { label: leave, count: 0, rip: self.rip, saved: false });
     }
 
     /// Whether the block needs no poll: execution only goes forward from it, or back to where a
@@ -327,12 +345,22 @@ impl<'a> Unit<'a> {
             && iced.iter().all(forward)
     }
 
-    fn entry_keeping_flags(&mut self) -> (usize, usize) {
+    /// Whether flags from outside are needed in EFLAGS, to be read or completed, and not just handed
+    /// on.
+    fn reads_flags_first(&self) -> bool {
+        let first = self.effects.iter().find(|e| e.reads != 0 || e.writes != 0);
+        first.is_some_and(|effects| effects.reads != 0 || effects.kills != ALL)
+    }
+
+    fn entry_keeping_flags(&mut self, polls: bool) -> (usize, usize) {
         let saved = self.offset();
         self.flags = FlagState::SAVED;
         self.restore_flags();
         let direct = self.offset();
         self.flags = FlagState::EFLAGS;
+        if polls {
+            self.poll_keeping_flags();
+        }
         if let Some(counter) = self.env.counter {
             self.add_keeping_flags(counter, 1);
         }
