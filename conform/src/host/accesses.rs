@@ -7,7 +7,7 @@ use super::layout::{CODE, CODE_SIZE, FILL, Kind, MAP, PAGE, WINDOW, WINDOW_END};
 use super::segments::segment;
 use super::state::{Case, Outcome, State};
 use iced_x86::{
-    Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory,
+    Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory,
 };
 use x86::fault::pf;
 use x86::regs::gpr::{RAX, RSP};
@@ -216,9 +216,27 @@ fn memory(
             })
         };
         let Some(offset) = used.virtual_address(element, value) else { continue };
+        let offset = offset.wrapping_add(bit_string_offset(case, insn, size)) & width;
         let segment = segment_of(case, used.segment(), used.base());
         pieces.push(Access { segment, offset, size, write, width });
     }
+}
+
+/// How far, in bytes, a bit instruction whose register counts bits of memory goes from its operand's
+/// address (SDM vol. 2A, BT).
+fn bit_string_offset(case: &Case, insn: &Instruction, size: u64) -> u64 {
+    let of_string =
+        matches!(insn.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
+            && insn.op0_kind() == OpKind::Memory
+            && insn.op1_kind() == OpKind::Register;
+    if !of_string {
+        return 0;
+    }
+    let value = super::describe::register_of(case, &case.state, insn.op1_register());
+    let unused = 64 - 8 * size as u32;
+    let bits = ((value << unused) as i64 >> unused) as u64;
+    let units = bits as i64 >> (3 + size.trailing_zeros());
+    (units as u64).wrapping_mul(size)
 }
 
 /// Number of an operand's segment register. 64-bit code has no overrides but FS and GS.
