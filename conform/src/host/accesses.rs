@@ -95,6 +95,15 @@ impl<'a> Accesses<'a> {
         Some(u16::from_le_bytes([low?, high?]))
     }
 
+    /// The selector that LSL looks at.
+    pub(super) fn inspected_selector(&self) -> Option<u16> {
+        if self.insn.op1_kind() == OpKind::Memory {
+            return self.word(super::describe::operand_address(self.case, self.insn)?);
+        }
+        let register = self.insn.op1_register();
+        Some(super::describe::register_of(self.case, &self.case.state, register) as u16)
+    }
+
     /// The selector that a far transfer or a load of a far pointer takes.
     fn selector(&self) -> Option<u16> {
         let (case, insn) = (self.case, self.insn);

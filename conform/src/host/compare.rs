@@ -1,5 +1,6 @@
 //! What counts as a difference.
 
+use super::accesses::Accesses;
 use super::faults::{self, Context};
 use super::generate::{base_of, offset_of};
 use super::layout::{MEMORY, PAGE, address_of};
@@ -143,7 +144,7 @@ pub fn compare(case: &Case, host: &Outcome, ours: &Outcome, without: Masks) -> C
         return comparer.result;
     }
     comparer.number("RIP", host_rip, our_rip);
-    comparer.registers(&host.state, &ours.state);
+    comparer.registers(host, &ours.state);
     comparer.x87(&host.state, &ours.state);
     comparer.vectors(&host.state, &ours.state);
     comparer.memory(host, ours);
@@ -154,6 +155,12 @@ pub fn compare(case: &Case, host: &Outcome, ours: &Outcome, without: Masks) -> C
 fn insn_has_reserved_prefix(case: &Case, insn: &Instruction) -> bool {
     let affected = matches!(insn.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Clzero);
     affected && case.bytes().iter().any(|b| matches!(b, 0xF2 | 0xF3))
+}
+
+/// LSL of the GDT's entry 15, by any privilege level.
+fn loads_processor_number(case: &Case, insn: &Instruction, host: &Outcome) -> bool {
+    insn.mnemonic() == Mnemonic::Lsl
+        && Accesses::new(case, insn, host).inspected_selector().is_some_and(|s| s >> 2 == 15 << 1)
 }
 
 struct Comparer<'a> {
@@ -200,13 +207,17 @@ impl Comparer<'_> {
         faults::excuse(&context, a, b).into_iter().find(|&mask| allowed(mask))
     }
 
-    fn registers(&mut self, a: &State, b: &State) {
+    fn registers(&mut self, host: &Outcome, b: &State) {
+        let a = &host.state;
+        let loads_number = self.completed && loads_processor_number(self.case, &self.insn, host);
         let pops_all = matches!(self.insn.mnemonic(), Mnemonic::Popa | Mnemonic::Popad);
         let long = self.case.bits == 64 && a.selectors[1] == CODE64;
         for (i, (&x, &y)) in a.gpr.iter().zip(&b.gpr).enumerate() {
             let name = GPR_NAMES[i];
             if !self.completed && pops_all && i < 8 && i != 4 {
                 self.masked(Mask::PartialPop, name, x, y);
+            } else if loads_number && self.insn.op0_register().full_register().number() == i {
+                self.masked(Mask::ProcessorNumber, name, x, y);
             } else if !long && i < 8 && (x ^ y) >> 32 != 0 && self.excuse(Mask::UpperHalves) {
                 self.number(name, x & 0xFFFF_FFFF, y & 0xFFFF_FFFF);
             } else {

@@ -51,11 +51,13 @@ pub enum Mask {
     CanonicalOffset,
     /// x87 instruction, operand and opcode pointers.
     X87Pointers,
+    /// The limit that holds the number of the processor.
+    ProcessorNumber,
 }
 
 impl Mask {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Mask; 22] = [
+    pub const ALL: [Mask; 23] = [
         Mask::UndefinedFlags,
         Mask::ResumeFlag,
         Mask::KernelHalf,
@@ -78,6 +80,7 @@ impl Mask {
         Mask::ReservedPrefix,
         Mask::CanonicalOffset,
         Mask::X87Pointers,
+        Mask::ProcessorNumber,
     ];
 
     /// Its name, as reports and `--without-mask` know it.
@@ -230,6 +233,12 @@ impl Mask {
                 "canonical-offset",
                 "#GP against #PF or #AC, for an operand with FS or GS whose offset is not \
                  canonical but whose linear address is: observed on Zen 3 and Zen 5 alone.",
+            ),
+            Mask::ProcessorNumber => (
+                "processor-number",
+                "The limit that LSL loads of the GDT's entry 15: Linux keeps the number of the \
+                 processor there (arch/x86/include/asm/segment.h, GDT_ENTRY_CPUNODE), and a case may \
+                 run on any.",
             ),
             Mask::X87Pointers => (
                 "x87-pointers",

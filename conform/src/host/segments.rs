@@ -33,7 +33,7 @@ pub const GDT: [u64; 16] = [
     0,
     0,
     0,
-    // The processor's number is in the limit, which nothing here looks at.
+    // The processor's number is in the limit, at which only LSL looks: see the masks.
     0x0040_F500_0000_0000,
 ];
 
