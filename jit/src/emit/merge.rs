@@ -9,15 +9,13 @@
 
 use super::Unit;
 use super::memory::{Access, goes_to_its_register};
-use super::passthrough::{is_bit_string, memory_is_written};
+use super::passthrough::{is_bit_string, is_written, memory_is_written};
 use crate::key::Key;
 use crate::regs::{STACK, host};
 use crate::runtime::POINTERS;
 use crate::strategy::{Emit, strategy};
 use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{
-    Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedRegister,
-};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register, UsedRegister};
 use interp::engine::block::Op;
 
 /// The largest window of a group, in bytes: the larger, the more often it crosses a page.
@@ -168,9 +166,8 @@ impl Tracker {
 
 /// The number of the general-purpose register that is written, if one is.
 fn written_gpr(used: &UsedRegister) -> Option<usize> {
-    let written =
-        !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
-    (written && used.register().is_gpr()).then(|| used.register().full_register().number())
+    let written = is_written(used.access()) && used.register().is_gpr();
+    written.then(|| used.register().full_register().number())
 }
 
 /// A register that the instruction moves by a known distance, and the distance.

@@ -93,10 +93,7 @@ impl Unit<'_> {
         let (code, memory) = with_operand_in_memory(insn.code(), operand)?;
         let register = insn.op_register(operand);
         let mut factory = InstructionInfoFactory::new();
-        let written = !matches!(
-            factory.info(insn).op_access(operand),
-            OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
-        );
+        let written = is_written(factory.info(insn).op_access(operand));
         // Writing half a register clears the other half, and a store of less than is loaded later
         // would delay the load.
         if written && register.size() != 8 {
@@ -346,12 +343,11 @@ pub(super) fn map_registers(
             let number = register.full_register().number() as u8;
             let access = info.op_access(i);
             let untouched = matches!(access, OpAccess::None | OpAccess::NoMemAccess);
-            let written = !untouched && !matches!(access, OpAccess::Read | OpAccess::CondRead);
             // What is written whole need not be read.
             let replaced = access == OpAccess::Write && register.size() >= 4;
             let loan = borrowed.entries.iter_mut().find(|loan| loan.guest == number);
             if let Some(loan) = loan.filter(|_| register.is_gpr()) {
-                loan.written |= written;
+                loan.written |= is_written(access);
                 loan.read |= !untouched && !replaced;
             }
         }
@@ -386,13 +382,17 @@ pub(super) fn is_bit_string(insn: &Instruction) -> bool {
 pub(super) fn memory_is_written(insn: &Instruction) -> bool {
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(insn);
-    (0..insn.op_count()).any(|i| {
-        insn.op_kind(i) == OpKind::Memory
-            && !matches!(
-                info.op_access(i),
-                OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
-            )
-    })
+    (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory && is_written(info.op_access(i)))
+}
+
+/// Whether an access writes its operand, if only under a condition.
+pub(super) fn is_written(access: OpAccess) -> bool {
+    match access {
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
+            true
+        }
+        OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess => false,
+    }
 }
 
 /// Takes away prefixes without meaning, and turns encodings that 64-bit code does not have into
