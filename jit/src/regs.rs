@@ -34,6 +34,11 @@ pub(crate) fn host(guest: u8) -> Option<u8> {
     }
 }
 
+/// Whether a register is, or is part of, a general-purpose one that lives in the context.
+pub(crate) fn is_in_context(register: Register) -> bool {
+    register.is_gpr() && host(register.full_register().number() as u8).is_none()
+}
+
 /// The 64-bit register of a number.
 pub(crate) fn gpr64(number: u8) -> Register {
     Register::RAX + u32::from(number & 15)

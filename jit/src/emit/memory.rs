@@ -4,7 +4,7 @@
 //! sees misses and page crossings alike.
 
 use super::Unit;
-use crate::regs::{gpr64, host};
+use crate::regs::{gpr64, host, is_in_context};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use interp::engine::block::Op;
@@ -303,12 +303,9 @@ impl Unit<'_> {
 /// part of it passes through scratch registers.
 pub(super) fn goes_to_its_register(op: &Op, insn: &Instruction) -> Option<u8> {
     let target = insn.op0_register();
-    let in_context = |r: Register| {
-        r != Register::None && r.is_gpr() && host(r.full_register().number() as u8).is_none()
-    };
     let fits = target.size() == usize::from(op.insn.mem.addr_size) && target.size() >= 4;
     // A base of the context passes through R11.
-    let clean = !in_context(insn.memory_base());
+    let clean = !is_in_context(insn.memory_base());
     host(target.full_register().number() as u8).filter(|_| fits && clean)
 }
 

@@ -11,7 +11,7 @@ use super::Unit;
 use super::memory::{Access, goes_to_its_register};
 use super::passthrough::{is_bit_string, is_written, memory_is_written};
 use crate::key::Key;
-use crate::regs::{STACK, host};
+use crate::regs::{STACK, is_in_context};
 use crate::runtime::POINTERS;
 use crate::strategy::{Emit, strategy};
 use dynasmrt::{DynasmApi, dynasm};
@@ -286,12 +286,8 @@ fn writes(op: &Op, insn: &Instruction) -> bool {
 /// told before. (Where this is wrong, a member does without its group.)
 fn keeps_pointer(key: Key, op: &Op, insn: &Instruction) -> bool {
     let registers_only = || {
-        let in_context = |&i: &u32| {
-            let register = insn.op_register(i);
-            insn.op_kind(i) == OpKind::Register
-                && register.is_gpr()
-                && host(register.full_register().number() as u8).is_none()
-        };
+        let in_context =
+            |&i: &u32| insn.op_kind(i) == OpKind::Register && is_in_context(insn.op_register(i));
         !op.insn.has_mem() && (0..insn.op_count()).filter(in_context).count() <= 1
     };
     match strategy(op, key) {

@@ -4,7 +4,7 @@
 use super::memory::Access;
 use super::merge::Member;
 use super::{Strategy, Unit};
-use crate::regs::{host, is_high_byte, same_part};
+use crate::regs::{host, is_high_byte, is_in_context, same_part};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{
     Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpCodeOperandKind, OpKind,
@@ -83,12 +83,9 @@ impl Unit<'_> {
     /// The copy of an instruction that works on the context's memory where its one operand in a
     /// register of the context may be in memory as well.
     fn on_context(&mut self, insn: &Instruction) -> Option<Instruction> {
-        let in_context = |i: u32| {
-            let register = insn.op_register(i);
-            insn.op_kind(i) == OpKind::Register
-                && host(register.full_register().number() as u8).is_none()
-        };
-        let mut operands = (0..insn.op_count()).filter(|&i| in_context(i));
+        let in_context =
+            |&i: &u32| insn.op_kind(i) == OpKind::Register && is_in_context(insn.op_register(i));
+        let mut operands = (0..insn.op_count()).filter(in_context);
         let (Some(operand), None) = (operands.next(), operands.next()) else { return None };
         let (code, memory) = with_operand_in_memory(insn.code(), operand)?;
         let register = insn.op_register(operand);
