@@ -40,16 +40,17 @@ impl Assembler {
         self.split.get_or_insert(self.bytes.len());
     }
 
-    fn is_cold(&self, offset: usize) -> bool {
-        self.split.is_some_and(|split| offset >= split)
-    }
-
     /// The address that code at an offset will have.
     pub(crate) fn address(&self, offset: usize) -> u64 {
         match self.split {
             Some(split) if offset >= split => self.spot.cold + (offset - split) as u64,
             Some(_) | None => self.spot.hot + offset as u64,
         }
+    }
+
+    /// The address that offset 0 would have if all code lay in the part where `offset` is.
+    fn base(&self, offset: usize) -> usize {
+        (self.address(offset) as usize).wrapping_sub(offset)
     }
 
     /// Makes the 32-bit displacement at one offset lead to another.
@@ -84,14 +85,9 @@ impl Assembler {
         kind: TargetKind,
     ) -> Result<(), DynasmError> {
         let range = loc.range(0);
-        let gap = self.address(self.bytes.len()).wrapping_sub(self.spot.hot) as usize;
-        let gap = gap.wrapping_sub(self.bytes.len());
-        let target = match (self.is_cold(range.start), self.is_cold(target)) {
-            (false, true) => target.wrapping_add(gap),
-            (true, false) => target.wrapping_sub(gap),
-            (false, false) | (true, true) => target,
-        };
-        loc.patch(&mut self.bytes[range], self.spot.hot as usize, target)
+        let base = self.base(range.start);
+        let target = (self.address(target) as usize).wrapping_sub(base);
+        loc.patch(&mut self.bytes[range], base, target)
             .map_err(|_| DynasmError::ImpossibleRelocation(kind))
     }
 }
@@ -201,9 +197,9 @@ impl DynasmLabelApi for Assembler {
         kind: X64Relocation,
     ) {
         let loc = PatchLoc::new(self.offset(), 0, field_offset, ref_offset, kind);
-        let base = self.address(self.bytes.len()).wrapping_sub(self.bytes.len() as u64);
         let range = loc.range(0);
-        if loc.patch(&mut self.bytes[range], base as usize, value).is_err() {
+        let base = self.base(range.start);
+        if loc.patch(&mut self.bytes[range], base, value).is_err() {
             self.error = Some(DynasmError::ImpossibleRelocation(TargetKind::Value(value)));
         }
     }
