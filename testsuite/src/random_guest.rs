@@ -25,33 +25,38 @@ const STACK: u64 = 0x2_0000;
 /// Where the paging structures lie: first byte, and the one behind the last.
 pub const PAGING_STRUCTURES: (u64, u64) = (PML4, GDT);
 
-/// The mode that a guest starts in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Start {
-    Real,
-    Protected16,
-    Protected32,
-    Paged32User,
-    Virtual8086,
-    Compatibility,
-    Long,
-    LongUser,
+/// Calls the macro `$with` with the modes that a guest can start in: a name for a test, and the
+/// `random_guest::Start`.
+#[macro_export]
+macro_rules! for_each_start {
+    ($with:ident) => {
+        $with! {
+            real_mode: Real,
+            protected_mode_16: Protected16,
+            protected_mode_32: Protected32,
+            protected_mode_paged_user: Paged32User,
+            virtual_8086_mode: Virtual8086,
+            compatibility_mode: Compatibility,
+            long_mode: Long,
+            long_mode_user: LongUser,
+        }
+    };
 }
 
-impl Start {
-    /// Every one.
-    pub const ALL: [Start; 8] = [
-        Start::Real,
-        Start::Protected16,
-        Start::Protected32,
-        Start::Paged32User,
-        Start::Virtual8086,
-        Start::Compatibility,
-        Start::Long,
-        Start::LongUser,
-    ];
+macro_rules! start {
+    ($($name:ident: $start:ident,)*) => {
+        /// The mode that a guest starts in.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the names say it")]
+        pub enum Start {
+            $($start,)*
+        }
+    };
+}
 
+for_each_start!(start);
+
+impl Start {
     fn is_long(self) -> bool {
         matches!(self, Start::Compatibility | Start::Long | Start::LongUser)
     }

@@ -150,13 +150,4 @@ fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { failure_persistence: None, cases, ..ProptestConfig::default() }
 }
 
-modes! {
-    real_mode: Real,
-    protected_mode_16: Protected16,
-    protected_mode_32: Protected32,
-    protected_mode_paged_user: Paged32User,
-    virtual_8086_mode: Virtual8086,
-    compatibility_mode: Compatibility,
-    long_mode: Long,
-    long_mode_user: LongUser,
-}
+testsuite::for_each_start!(modes);

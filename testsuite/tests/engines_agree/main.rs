@@ -308,15 +308,6 @@ macro_rules! modes {
     };
 }
 
-modes! {
-    real_mode: Real,
-    protected_mode_16: Protected16,
-    protected_mode_32: Protected32,
-    protected_mode_paged_user: Paged32User,
-    virtual_8086_mode: Virtual8086,
-    compatibility_mode: Compatibility,
-    long_mode: Long,
-    long_mode_user: LongUser,
-}
+testsuite::for_each_start!(modes);
 
 const _: () = assert!(CODE < RAM);
