@@ -42,7 +42,7 @@ impl Unit<'_> {
         self.lookup_target(slow);
         let code = self.env.indirect + 8;
         dynasm!(self.ops ; .arch x64 ; jmp QWORD [r10 + code]);
-        self.add_slow(op, slow, slow);
+        self.add_slow_branch(op, slow);
         self.ended = true;
         true
     }
@@ -132,7 +132,7 @@ impl Unit<'_> {
             }
         }
         if !(pushed && target.is_some()) {
-            self.add_slow(op, slow, slow);
+            self.add_slow_branch(op, slow);
         }
         self.return_site();
         true
@@ -192,7 +192,7 @@ impl Unit<'_> {
         self.move_stack(owed + size as i32 + i32::from(release));
         self.host_return(op);
         if member.is_none() {
-            self.add_slow(op, slow, slow);
+            self.add_slow_branch(op, slow);
         }
         self.ended = true;
         true

@@ -50,13 +50,18 @@ impl Unit<'_> {
         self.cold.push(Cold::Slow { label, back, site, restore, vectors, x87 });
     }
 
+    /// The slow path of the current instruction, a branch: the helper leaves the block.
+    pub(super) fn add_slow_branch(&mut self, op: &Op, label: DynamicLabel) {
+        let site = self.site(op, true);
+        self.cold.push(Cold::Leaving { label, site });
+    }
+
     /// The slow path of the current instruction, behind which execution goes on in another block.
     pub(super) fn add_leaving(&mut self, op: &Op, label: DynamicLabel) {
-        let site = self.site(op, true);
+        self.add_slow_branch(op, label);
         if let Some(site) = self.env.sites.last_mut() {
             site.leaves = true;
         }
-        self.cold.push(Cold::Leaving { label, site });
     }
 
     /// A jump to the code at `target`, through a link.

@@ -143,7 +143,7 @@ impl Unit<'_> {
                 dynasm!(self.ops ; .arch x64 ; call QWORD [r10 + code]);
             }
         }
-        self.add_slow(op, slow, slow);
+        self.add_slow_branch(op, slow);
         self.return_site();
         true
     }
@@ -167,7 +167,7 @@ impl Unit<'_> {
             self.move_segment_stack(by);
         }
         self.host_return(op);
-        self.add_slow(op, slow, slow);
+        self.add_slow_branch(op, slow);
         self.ended = true;
         true
     }
