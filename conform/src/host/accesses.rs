@@ -117,14 +117,36 @@ impl<'a> Accesses<'a> {
         }
     }
 
-    /// Whether an effective address with FS or GS is not canonical, while its linear address is.
-    pub(super) fn offset_alone_not_canonical(&self) -> bool {
-        self.pieces.iter().any(|piece| {
-            piece.segment >= 4
-                && !canonical(piece.offset)
-                && canonical(linear(self.case, piece.segment, piece.offset))
+    /// Whether an effective address with FS or GS is not canonical, while its linear address is: of
+    /// a byte of the operand or, where a mask selects elements, of the one whose page fault this is.
+    pub(super) fn offset_alone_not_canonical(&self, fault: Taken) -> bool {
+        let element = match self.insn.memory_size().element_size() as u64 {
+            0 => 1,
+            size => size,
+        };
+        let one = selects_elements(self.insn) && fault.is(&[Vector::PF]);
+        self.pieces.iter().filter(|piece| piece.segment >= 4).any(|piece| {
+            let first = piece.linear(self.case);
+            let bytes = if one {
+                let start = fault.address.wrapping_sub(first) / element * element;
+                start..start.saturating_add(element).min(piece.size)
+            } else {
+                0..piece.size
+            };
+            bytes.into_iter().any(|at| {
+                !canonical(piece.offset.wrapping_add(at)) && canonical(first.wrapping_add(at))
+            })
         })
     }
+}
+
+/// Whether elements of the memory operand are accessed one by one, as a mask selects them.
+fn selects_elements(insn: &Instruction) -> bool {
+    let by_vector = matches!(
+        insn.mnemonic(),
+        Mnemonic::Vmaskmovps | Mnemonic::Vmaskmovpd | Mnemonic::Vpmaskmovd | Mnemonic::Vpmaskmovq
+    );
+    by_vector || insn.op_mask() != Register::None
 }
 
 impl Access {
@@ -379,4 +401,50 @@ fn byte(case: &Case, linear: u64) -> Option<u8> {
     let first = case.linear - (WINDOW + CODE as u64);
     let code = at.checked_sub(first).and_then(|at| case.code.get(at as usize));
     Some(code.copied().unwrap_or(FILL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::Generator;
+    use super::*;
+
+    /// First address of the upper canonical half.
+    const UPPER: u64 = 0xFFFF_8000_0000_0000;
+    /// vcvttps2uqq xmm1{k1}, qword ptr fs:[r8]
+    const CONVERT: [u8; 7] = [0x64, 0x62, 0xD1, 0x7D, 0x09, 0x78, 0x08];
+    /// movups xmm1, xmmword ptr fs:[r8]
+    const MOVE: [u8; 5] = [0x64, 0x41, 0x0F, 0x10, 0x08];
+
+    /// Whether the offset alone explains #GP, for an operand at `linear` with a base of `base` that
+    /// gives a page fault at `fault`.
+    fn explained(code: &[u8], base: u64, linear: u64, fault: u64) -> bool {
+        let mut case = Generator::new(1, 64).case(Code::Nopd, 0).expect("a case");
+        case.code[..code.len()].copy_from_slice(code);
+        case.len = code.len();
+        case.state.fs_base = base;
+        case.state.gpr[8] = linear.wrapping_sub(base);
+        let outcome = Outcome {
+            vector: Vector::GP as u8,
+            error: 0,
+            address: 0,
+            state: case.state,
+            memory: case.memory.clone(),
+        };
+        let insn = case.instruction();
+        let page_fault = Taken { vector: Vector::PF as u8, error: pf::USER, address: fault };
+        Accesses::new(&case, &insn, &outcome).offset_alone_not_canonical(page_fault)
+    }
+
+    #[test]
+    fn offsets_are_those_of_the_element_that_faults() {
+        // The second element begins at the border, and so with a base its offset is below.
+        assert!(explained(&CONVERT, 0x2000_E683, UPPER - 4, UPPER));
+        assert!(!explained(&CONVERT, 0, UPPER - 4, UPPER));
+        // Here the first element's offset is below, and that of the second at the border.
+        assert!(explained(&CONVERT, 8, UPPER + 4, UPPER + 4));
+        assert!(!explained(&CONVERT, 8, UPPER + 4, UPPER + 8));
+        // Without a mask it is all one.
+        assert!(explained(&MOVE, 8, UPPER + 4, UPPER + 8));
+        assert!(!explained(&MOVE, 8, UPPER + 8, UPPER + 8));
+    }
 }

@@ -196,7 +196,7 @@ fn masked_store_order(c: &Context<'_>, a: Taken, b: Taken) -> bool {
 
 fn canonical_offset(c: &Context<'_>, a: Taken, b: Taken) -> bool {
     let accesses = c.accesses();
-    let given = a.is(&[Vector::GP]) && accesses.offset_alone_not_canonical();
+    let given = a.is(&[Vector::GP]) && accesses.offset_alone_not_canonical(b);
     is_amd() && given && accesses.give(b)
 }
 

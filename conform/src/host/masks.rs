@@ -232,7 +232,10 @@ impl Mask {
             Mask::CanonicalOffset => (
                 "canonical-offset",
                 "#GP against #PF or #AC, for an operand with FS or GS whose offset is not \
-                 canonical but whose linear address is: observed on Zen 3 and Zen 5 alone.",
+                 canonical but whose linear address is, in any of its bytes or, under a mask, of \
+                 those of the element that faults: observed on Zen 3 and Zen 5 alone. The SDM (vol. \
+                 1, section 3.3.7.1) wants the linear address canonical, which is what the engines \
+                 check.",
             ),
             Mask::ProcessorNumber => (
                 "processor-number",
