@@ -229,7 +229,7 @@ impl<'a> Unit<'a> {
         let (direct, saved) = self.entry(insns, iced);
         for (i, (op, insn)) in insns.iter().zip(iced).enumerate() {
             self.begin(i, op);
-            self.note(Part::Instructions(i, 1));
+            self.note(Part::Instruction(i));
             self.instruction(op, insn)?;
             let run_goes_on = insns
                 .get(i + 1)

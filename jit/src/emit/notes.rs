@@ -20,8 +20,8 @@ pub enum Strategy {
 pub(crate) enum Part {
     /// The entries, the instruction count and the poll.
     Entry,
-    /// This many instructions from this one on.
-    Instructions(usize, usize),
+    /// An instruction.
+    Instruction(usize),
     /// The exit at the end, where execution goes on behind the block.
     End,
     /// The slow path of an instruction.

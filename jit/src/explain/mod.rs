@@ -104,8 +104,8 @@ pub struct Piece {
 pub enum Purpose {
     /// Entering the block: flags, instruction count, poll.
     Entry,
-    /// These guest instructions: first and number (more than one where they share their code).
-    Instructions(usize, usize),
+    /// A guest instruction.
+    Instruction(usize),
     /// Going on behind the last instruction.
     End,
     /// An instruction whose memory access, or another condition, needs the interpreter.
@@ -130,7 +130,7 @@ impl Purpose {
     /// Whether it lies behind the code that is executed as a rule.
     pub fn is_cold(self) -> bool {
         match self {
-            Purpose::Entry | Purpose::Instructions(..) | Purpose::End => false,
+            Purpose::Entry | Purpose::Instruction(_) | Purpose::End => false,
             Purpose::SlowPath(_)
             | Purpose::SideExit(_)
             | Purpose::Poll
@@ -146,7 +146,7 @@ impl Purpose {
     pub fn label(self) -> String {
         match self {
             Purpose::Entry => "entry".into(),
-            Purpose::Instructions(first, _) => format!("insn.{}", first + 1),
+            Purpose::Instruction(index) => format!("insn.{}", index + 1),
             Purpose::End => "end".into(),
             Purpose::SlowPath(index) => format!("slow.{}", index + 1),
             Purpose::SideExit(index) => format!("exit.{}", index + 1),
@@ -162,7 +162,7 @@ impl Purpose {
     fn of(part: Part) -> Purpose {
         match part {
             Part::Entry => Purpose::Entry,
-            Part::Instructions(first, count) => Purpose::Instructions(first, count),
+            Part::Instruction(index) => Purpose::Instruction(index),
             Part::End => Purpose::End,
             Part::Slow(index) => Purpose::SlowPath(index),
             Part::SideExit(index) => Purpose::SideExit(index),

@@ -191,49 +191,40 @@ impl<'a> View<'a> {
     /// The guest's side of a piece of code, line by line.
     fn guest_cells(&self, piece: &Piece) -> Vec<Cell> {
         let e = self.explanation;
-        let Purpose::Instructions(first, count) = piece.purpose else {
+        let Purpose::Instruction(index) = piece.purpose else {
             let words = match piece.purpose {
                 Purpose::End => "goes on behind the block".into(),
                 other => in_words(other),
             };
             return vec![Cell::default().with("     ", Paint::Plain).with(words, Paint::Dim)];
         };
-        let mut cells = Vec::new();
-        for index in first..first + count {
-            let insn = e.guest(index);
-            let paint = Paint::of(insn.strategy);
-            cells.push(
-                Cell::default()
-                    .with(format!("{:>2} ", index + 1), Paint::Dim)
-                    .with(sign(insn.strategy).to_string(), paint)
-                    .with(format!(" {:04x} ", insn.rip & 0xFFFF), Paint::Dim)
-                    .with(insn.text.clone(), paint),
-            );
-            if self.bytes {
-                let bytes = hex(&insn.bytes);
-                cells.push(Cell::default().with(format!("          {bytes}"), Paint::Dim));
-            }
+        let insn = e.guest(index);
+        let paint = Paint::of(insn.strategy);
+        let mut cells = vec![
+            Cell::default()
+                .with(format!("{:>2} ", index + 1), Paint::Dim)
+                .with(sign(insn.strategy).to_string(), paint)
+                .with(format!(" {:04x} ", insn.rip & 0xFFFF), Paint::Dim)
+                .with(insn.text.clone(), paint),
+        ];
+        if self.bytes {
+            let bytes = hex(&insn.bytes);
+            cells.push(Cell::default().with(format!("          {bytes}"), Paint::Dim));
         }
-        let guest: usize = (first..first + count).map(|index| e.guest(index).bytes.len()).sum();
-        let (lines, host) = (piece.lines.len(), piece.size());
-        let grows = lines != count;
-        let sizes = match (lines, grows) {
-            (0, _) => "becomes nothing".into(),
-            (_, false) => String::new(),
-            (_, true) => {
-                format!("{count}→{lines} insns, {guest}→{host} bytes ({})", factor(guest, host))
-            }
+        let (guest, host) = (insn.bytes.len(), piece.size());
+        let sizes = match piece.lines.len() {
+            0 => "becomes nothing".into(),
+            1 => return cells,
+            lines => format!("1→{lines} insns, {guest}→{host} bytes ({})", factor(guest, host)),
         };
-        if !sizes.is_empty() {
-            cells.push(Cell::default().with(format!("          {sizes}"), Paint::Dim));
-        }
+        cells.push(Cell::default().with(format!("          {sizes}"), Paint::Dim));
         cells
     }
 
     /// The host's side.
     fn host_cells(&self, piece: &Piece) -> Vec<Cell> {
         let strategy = match piece.purpose {
-            Purpose::Instructions(first, _) => Some(self.explanation.guest(first).strategy),
+            Purpose::Instruction(index) => Some(self.explanation.guest(index).strategy),
             _ => None,
         };
         let mut cells = Vec::new();
@@ -302,7 +293,7 @@ impl<'a> View<'a> {
         let e = self.explanation;
         let hot: Vec<_> = e.pieces.iter().filter(|piece| !piece.purpose.is_cold()).collect();
         let is_later_copy = |piece: &Piece| match piece.purpose {
-            Purpose::Instructions(first, _) => first >= e.guest.len(),
+            Purpose::Instruction(index) => index >= e.guest.len(),
             _ => false,
         };
         let shown = |piece: &&&Piece| {
@@ -464,7 +455,7 @@ fn host_cell(line: &HostInsn, strategy: Option<Strategy>) -> Cell {
 fn in_words(purpose: Purpose) -> String {
     match purpose {
         Purpose::Entry => "entry: look for requests, count".into(),
-        Purpose::Instructions(first, _) => format!("instruction {}", first + 1),
+        Purpose::Instruction(index) => format!("instruction {}", index + 1),
         Purpose::End => "end".into(),
         Purpose::SlowPath(index) => format!("slow path of {}", index + 1),
         Purpose::SideExit(index) => format!("{} taken: count back", index + 1),

@@ -50,11 +50,11 @@ fn every_address_has_a_name() {
 #[test]
 fn the_copy_is_marked() {
     let e = function();
-    let load = e.pieces.iter().find(|piece| piece.purpose == Purpose::Instructions(1, 1)).unwrap();
+    let load = e.pieces.iter().find(|piece| piece.purpose == Purpose::Instruction(1)).unwrap();
     let copies: Vec<_> = load.lines.iter().filter(|line| line.copy).collect();
     assert_eq!(copies.len(), 1);
     assert!(copies[0].text.starts_with("mov rbx, ["), "{}", copies[0].text);
-    let helper = e.pieces.iter().find(|piece| piece.purpose == Purpose::Instructions(4, 1));
+    let helper = e.pieces.iter().find(|piece| piece.purpose == Purpose::Instruction(4));
     assert!(helper.unwrap().lines.iter().any(|line| line.text == "call helper"));
 }
 

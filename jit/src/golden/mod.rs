@@ -106,17 +106,15 @@ fn list(
     writeln!(out, "## {}{mode}", snippet.name)?;
     for piece in &explanation.pieces {
         let guest = match piece.purpose {
-            Purpose::Instructions(first, count) => (first..first + count)
-                .map(|index| {
-                    let insn = explanation.guest(index);
-                    let sign = match insn.strategy {
-                        Strategy::Passthrough => 'P',
-                        Strategy::Custom => 'C',
-                        Strategy::Helper => 'H',
-                    };
-                    format!("{:>2} {sign} {}", index + 1, insn.text)
-                })
-                .collect(),
+            Purpose::Instruction(index) => {
+                let insn = explanation.guest(index);
+                let sign = match insn.strategy {
+                    Strategy::Passthrough => 'P',
+                    Strategy::Custom => 'C',
+                    Strategy::Helper => 'H',
+                };
+                format!("{:>2} {sign} {}", index + 1, insn.text)
+            }
             Purpose::Entry | Purpose::Poll | Purpose::Trampoline(_) if show == Show::Code => {
                 continue;
             }
@@ -130,10 +128,10 @@ fn list(
                 writeln!(out, "  {}: {}", cold.label(), lines.join("; "))?;
                 continue;
             }
-            other => vec![format!("     ({})", other.label())],
+            other => format!("     ({})", other.label()),
         };
-        for row in 0..guest.len().max(piece.lines.len()) {
-            let guest = guest.get(row).map_or("", String::as_str);
+        for row in 0..piece.lines.len().max(1) {
+            let guest = if row == 0 { guest.as_str() } else { "" };
             let Some(line) = piece.lines.get(row) else {
                 writeln!(out, "{guest}")?;
                 continue;
