@@ -1,15 +1,12 @@
 //! The code cache's memory: one memfd mapped twice, writable in one place and executable in
 //! another, the executable view below 2 GiB.
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use native::executable::{self, serialize};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use std::arch::asm;
 use std::ffi::c_void;
 use std::ptr;
 use thiserror::Error;
 
-/// `MFD_EXEC` (Linux 6.3; include/uapi/linux/memfd.h).
-const MFD_EXEC: u32 = 0x10;
 /// `MAP_32BIT` (Linux arch/x86/include/uapi/asm/mman.h).
 const MAP_32BIT: u32 = 0x40;
 /// Alignment of what is appended.
@@ -67,16 +64,10 @@ impl Arena {
     /// An empty arena of `size` bytes; pages are allocated when first written.
     pub(crate) fn new(size: usize) -> Result<Arena, ArenaError> {
         let fail = |step| move |source| ArenaError::Map { step, bytes: size, source };
-        let name = "ringshift-jit";
-        let exec = MemfdFlags::CLOEXEC | MemfdFlags::from_bits_retain(MFD_EXEC);
-        // Kernels before 6.3 do not know MFD_EXEC and need none.
-        let fd = memfd_create(name, exec)
-            .or_else(|_| memfd_create(name, MemfdFlags::CLOEXEC))
-            .map_err(fail("memfd_create"))?;
-        ftruncate(&fd, size as u64).map_err(fail("ftruncate"))?;
+        let file = executable::file("ringshift-jit", size).map_err(fail("memfd"))?;
         let map = |prot, flags| {
             // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
-            unsafe { mmap(ptr::null_mut(), size, prot, flags, &fd, 0) }
+            unsafe { mmap(ptr::null_mut(), size, prot, flags, &file, 0) }
         };
         let low = MapFlags::SHARED | MapFlags::from_bits_retain(MAP_32BIT);
         let code = map(ProtFlags::READ | ProtFlags::EXEC, low).map_err(fail("executable view"))?;
@@ -181,29 +172,5 @@ impl Drop for Arena {
             let _ = munmap(self.code, self.size);
             let _ = munmap(self.view, self.size);
         }
-    }
-}
-
-/// Executes a serializing instruction, as is required between writing code through one address
-/// and executing it through another (SDM vol. 3A, section 9.1.3). IRET is the one that neither
-/// needs privilege nor exits from a virtual machine.
-pub(crate) fn serialize() {
-    // SAFETY: returns to the next instruction with the same selectors, stack and flags.
-    unsafe {
-        asm!(
-            "mov {t}, rsp",
-            "mov {u:e}, ss",
-            "push {u}",
-            "push {t}",
-            "pushfq",
-            "mov {u:e}, cs",
-            "push {u}",
-            "lea {u}, [rip + 2f]",
-            "push {u}",
-            "iretq",
-            "2:",
-            t = out(reg) _,
-            u = out(reg) _,
-        );
     }
 }

@@ -1,8 +1,7 @@
 //! Executable memory. Never writable and executable at one address: a memfd is mapped twice.
 
+use crate::executable::{self, serialize};
 use memmap2::{Mmap, MmapMut, MmapOptions};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use std::arch::asm;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -10,9 +9,6 @@ use thiserror::Error;
 
 /// Size of the arena in bytes. Pages are allocated when first written.
 const ARENA_SIZE: usize = 32 << 20;
-
-/// `MFD_EXEC` (Linux 6.3; include/uapi/linux/memfd.h).
-const MFD_EXEC: u32 = 0x10;
 
 /// Why instructions cannot be executed on the host.
 #[derive(Debug, Error)]
@@ -53,14 +49,8 @@ impl Arena {
 
     fn new(size: usize) -> Result<Arena, NativeError> {
         let fail = |step| move |e: rustix::io::Errno| NativeError::Map { step, source: e.into() };
-        let name = "ringshift-native";
-        let exec = MemfdFlags::CLOEXEC | MemfdFlags::from_bits_retain(MFD_EXEC);
-        // Kernels before 6.3 do not know MFD_EXEC and need none.
-        let fd = memfd_create(name, exec)
-            .or_else(|_| memfd_create(name, MemfdFlags::CLOEXEC))
-            .map_err(fail("memfd_create"))?;
-        ftruncate(&fd, size as u64).map_err(fail("ftruncate"))?;
-        let file = File::from(fd);
+        let file = executable::file("ringshift-native", size).map_err(fail("memfd"))?;
+        let file = File::from(file);
         let map = |step| move |source| NativeError::Map { step, source };
         // SAFETY: the file is private to this process and is not resized.
         let code = unsafe { MmapOptions::new().len(size).map_exec(&file) }
@@ -104,30 +94,6 @@ impl Arena {
         writer.view[start..start + bytes.len()].copy_from_slice(bytes);
         drop(writer);
         serialize();
-    }
-}
-
-/// Executes a serializing instruction, as is required between writing code through one address
-/// and executing it through another (SDM vol. 3A, section 9.1.3). IRET is the one that neither
-/// needs privilege nor exits from a virtual machine.
-fn serialize() {
-    // SAFETY: returns to the next instruction with the same selectors, stack and flags.
-    unsafe {
-        asm!(
-            "mov {t}, rsp",
-            "mov {u:e}, ss",
-            "push {u}",
-            "push {t}",
-            "pushfq",
-            "mov {u:e}, cs",
-            "push {u}",
-            "lea {u}, [rip + 2f]",
-            "push {u}",
-            "iretq",
-            "2:",
-            t = out(reg) _,
-            u = out(reg) _,
-        );
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod arena;
 mod cache;
+pub mod executable;
 mod facts;
 mod features;
 mod masking;
