@@ -7,10 +7,12 @@
 //! and [`Insn::to_iced`].
 #![forbid(unsafe_code)]
 
+mod flags;
 mod insn;
 mod offered;
 mod operand;
 
+pub use flags::{ARITHMETIC_BITS, rflags_of};
 pub use iced_x86::{Code, Mnemonic};
 pub use insn::{
     DecodeError, Insn, MAX_LENGTH, Prefixes, decode, decode_for, decode_offered, options,

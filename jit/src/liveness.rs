@@ -1,15 +1,8 @@
 //! Which arithmetic flags an instruction reads, writes and makes irrelevant (from iced's facts),
 //! and which are live at each instruction of a block.
 
-use iced_x86::{FlowControl, Instruction, OpKind, Register, RflagsBits};
-
-/// The six arithmetic flags as iced's bits.
-pub(crate) const ALL: u32 = RflagsBits::OF
-    | RflagsBits::SF
-    | RflagsBits::ZF
-    | RflagsBits::AF
-    | RflagsBits::CF
-    | RflagsBits::PF;
+use decoder::ARITHMETIC_BITS;
+use iced_x86::{FlowControl, Instruction, OpKind, Register};
 
 /// An instruction's relation to the arithmetic flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,8 +18,8 @@ pub(crate) struct Effects {
 /// The effects of one instruction. `precise`: CPUs keep some of the flags that the manual calls
 /// undefined (AMD's keep CF over DIV, and all but ZF over BSF), so those are not killed.
 pub(crate) fn effects(insn: &Instruction, precise: bool) -> Effects {
-    let reads = insn.rflags_read() & ALL;
-    let writes = insn.rflags_modified() & ALL;
+    let reads = insn.rflags_read() & ARITHMETIC_BITS;
+    let writes = insn.rflags_modified() & ARITHMETIC_BITS;
     let kept = if precise { insn.rflags_undefined() } else { 0 };
     let kills = if is_conditional(insn) { 0 } else { writes & !kept };
     Effects { reads, writes, kills }
@@ -54,14 +47,14 @@ fn is_conditional(insn: &Instruction) -> bool {
 /// The flags live before each instruction and behind the last one. `helper` tells which ones may
 /// leave the block.
 pub(crate) fn analyze(insns: &[Instruction], effects: &[Effects], precise: bool) -> Vec<u32> {
-    let mut live = vec![ALL; insns.len() + 1];
+    let mut live = vec![ARITHMETIC_BITS; insns.len() + 1];
     for i in (0..insns.len()).rev() {
         let mut after = live[i + 1];
         if precise || insns[i].flow_control() != FlowControl::Next {
-            after = ALL;
+            after = ARITHMETIC_BITS;
         }
         let before = effects[i].reads | after & !effects[i].kills;
-        live[i] = if precise { ALL } else { before };
+        live[i] = if precise { ARITHMETIC_BITS } else { before };
     }
     live
 }

@@ -149,8 +149,8 @@ pub(crate) fn facts(guest: &Insn) -> Option<Facts> {
         gpr_used: 0,
         gpr_written: 0,
         rsp_as,
-        flags_read: u64::from(iced_flags(insn.rflags_read())),
-        flags_written: u64::from(iced_flags(insn.rflags_modified())),
+        flags_read: decoder::rflags_of(insn.rflags_read()),
+        flags_written: decoder::rflags_of(insn.rflags_modified()),
         uses_mxcsr: uses_mxcsr(insn.mnemonic()),
         uses_x87: false,
         insn,
@@ -308,20 +308,6 @@ fn scalar_to_integer(mnemonic: Mnemonic) -> bool {
             | Vcvtsd2si
             | Vcvttsd2si
     )
-}
-
-/// iced's flag bits as RFLAGS bits.
-fn iced_flags(bits: u32) -> u32 {
-    use iced_x86::RflagsBits as Bits;
-    let pairs = [
-        (Bits::CF, x86::flags::CF),
-        (Bits::PF, x86::flags::PF),
-        (Bits::AF, x86::flags::AF),
-        (Bits::ZF, x86::flags::ZF),
-        (Bits::SF, x86::flags::SF),
-        (Bits::OF, x86::flags::OF),
-    ];
-    pairs.iter().filter(|p| bits & p.0 != 0).fold(0, |all, p| all | p.1 as u32)
 }
 
 /// Vector instructions that have a handler of their own in the interpreter, because they are not

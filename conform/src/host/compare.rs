@@ -7,7 +7,7 @@ use super::layout::{MEMORY, PAGE, address_of};
 use super::masks::{Mask, Masks};
 use super::segments::CODE64;
 use super::state::{Case, Outcome, State, legacy};
-use iced_x86::{Instruction, MemorySize, Mnemonic, Register, RflagsBits};
+use iced_x86::{Instruction, MemorySize, Mnemonic, Register};
 use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -417,18 +417,7 @@ pub const GPR_NAMES: [&str; 16] = [
 
 /// Flags that are undefined after an instruction.
 pub fn undefined_flags(insn: &Instruction) -> u64 {
-    let bits = insn.rflags_undefined();
-    let mut mask = [
-        (RflagsBits::OF, flags::OF),
-        (RflagsBits::SF, flags::SF),
-        (RflagsBits::ZF, flags::ZF),
-        (RflagsBits::AF, flags::AF),
-        (RflagsBits::CF, flags::CF),
-        (RflagsBits::PF, flags::PF),
-    ]
-    .iter()
-    .filter(|(iced, _)| bits & iced != 0)
-    .fold(0, |mask, (_, flag)| mask | flag);
+    let mut mask = decoder::rflags_of(insn.rflags_undefined());
     let rotates = matches!(insn.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
     if rotates && insn.op1_kind() == iced_x86::OpKind::Immediate8 && insn.immediate8() & 31 > 1 {
         // Undefined for every count but one, even where the count is a whole turn.

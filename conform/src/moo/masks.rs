@@ -1,7 +1,7 @@
 //! Which FLAGS bits count for the masked score.
 
 use super::format::Test;
-use iced_x86::{Decoder, DecoderOptions, RflagsBits};
+use iced_x86::{Decoder, DecoderOptions};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -77,14 +77,6 @@ impl Masks {
 }
 
 fn undefined(bytes: &[u8]) -> u16 {
-    let bits = Decoder::new(16, bytes, DecoderOptions::NONE).decode().rflags_undefined();
-    let table = [
-        (RflagsBits::OF, flags::OF),
-        (RflagsBits::SF, flags::SF),
-        (RflagsBits::ZF, flags::ZF),
-        (RflagsBits::AF, flags::AF),
-        (RflagsBits::CF, flags::CF),
-        (RflagsBits::PF, flags::PF),
-    ];
-    table.iter().filter(|(iced, _)| bits & iced != 0).fold(0, |mask, (_, bit)| mask | *bit as u16)
+    let insn = Decoder::new(16, bytes, DecoderOptions::NONE).decode();
+    decoder::rflags_of(insn.rflags_undefined()) as u16
 }

@@ -8,7 +8,6 @@
 use super::*;
 use crate::testkit::{DATA, Kit, Start};
 use decoder::{Insn, Mnemonic, OpKind, decode, reg};
-use iced_x86::RflagsBits;
 use native::{GprState, OracleError, run_gpr, run_gpr_mem};
 use x86::regs::gpr;
 use x86::{Fault, flags};
@@ -156,18 +155,7 @@ fn aim(random: &mut Random, insn: &Insn, state: &mut GprState, buffer: u64) {
 
 /// The flags that the instruction leaves undefined, as RFLAGS bits.
 fn undefined_flags(insn: &Insn) -> u64 {
-    let bits = insn.to_iced(0).rflags_undefined();
-    [
-        (RflagsBits::OF, flags::OF),
-        (RflagsBits::SF, flags::SF),
-        (RflagsBits::ZF, flags::ZF),
-        (RflagsBits::AF, flags::AF),
-        (RflagsBits::CF, flags::CF),
-        (RflagsBits::PF, flags::PF),
-    ]
-    .iter()
-    .filter(|(iced, _)| bits & iced != 0)
-    .fold(0, |all, (_, flag)| all | flag)
+    decoder::rflags_of(insn.to_iced(0).rflags_undefined())
 }
 
 /// Instructions whose result is the SDM's "undefined" (shift counts beyond the operand) or random.

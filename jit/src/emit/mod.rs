@@ -28,13 +28,14 @@ mod vector;
 use crate::arena::Spot;
 use crate::helper::Site;
 use crate::key::Key;
-use crate::liveness::{ALL, Effects, analyze, effects};
+use crate::liveness::{Effects, analyze, effects};
 use crate::profile::Mix;
 use crate::segments::CodeSegment;
 use crate::strategy::{Emit, strategy};
 use crate::stubs::{Addresses, Stubs};
 use assembler::Assembler;
 pub(crate) use cold::Cold;
+use decoder::ARITHMETIC_BITS;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 pub(crate) use flags::FlagState;
 use iced_x86::{Encoder, FlowControl, Instruction, Mnemonic, OpKind};
@@ -349,7 +350,7 @@ impl<'a> Unit<'a> {
     /// on.
     fn reads_flags_first(&self) -> bool {
         let first = self.effects.iter().find(|e| e.reads != 0 || e.writes != 0);
-        first.is_some_and(|effects| effects.reads != 0 || effects.kills != ALL)
+        first.is_some_and(|effects| effects.reads != 0 || effects.kills != ARITHMETIC_BITS)
     }
 
     fn entry_keeping_flags(&mut self, polls: bool) -> (usize, usize) {

@@ -3,8 +3,8 @@
 
 use super::kit::{CODE, DATA, Start, compare, guests, with_stack};
 use super::random::{Random, bytes, interesting, known, writes_stack_pointer};
-use crate::liveness::{ALL, effects};
-use decoder::decode;
+use crate::liveness::effects;
+use decoder::{ARITHMETIC_BITS, decode};
 use iced_x86::FlowControl;
 use iced_x86::code_asm::*;
 
@@ -24,7 +24,7 @@ fn vector_bytes(random: &mut Random) -> [u8; 15] {
 /// Up to three instructions that work on registers alone and read no flag that may be undefined.
 fn straight(random: &mut Random, a: &mut CodeAssembler, listing: &mut String) {
     let known = known();
-    let mut undefined = ALL;
+    let mut undefined = ARITHMETIC_BITS;
     let count = random.below(4);
     let mut made = 0;
     while made < count {

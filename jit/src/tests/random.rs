@@ -140,16 +140,7 @@ struct Snippet {
 
 /// RFLAGS without the flags that iced calls undefined.
 fn flag_mask(undefined: u32) -> u64 {
-    let pairs = [
-        (RflagsBits::OF, x86::flags::OF),
-        (RflagsBits::SF, x86::flags::SF),
-        (RflagsBits::ZF, x86::flags::ZF),
-        (RflagsBits::AF, x86::flags::AF),
-        (RflagsBits::CF, x86::flags::CF),
-        (RflagsBits::PF, x86::flags::PF),
-    ];
-    let gone = pairs.iter().filter(|(iced, _)| undefined & iced != 0);
-    gone.fold(x86::flags::ALL, |mask, (_, flag)| mask & !flag)
+    x86::flags::ALL & !decoder::rflags_of(undefined)
 }
 
 pub(super) fn writes_stack_pointer(insn: &Instruction) -> bool {

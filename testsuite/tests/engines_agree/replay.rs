@@ -5,9 +5,9 @@ use super::{End, Guest, PAGING_STRUCTURES};
 use decoder::{Insn, MAX_LENGTH, decode_offered};
 use iced_x86::{Formatter, Instruction, IntelFormatter, Mnemonic, RflagsBits};
 use interp::engine::code_linear;
+use x86::Cpu;
 use x86::compare::differences;
 use x86::control::cr0;
-use x86::{Cpu, flags};
 
 /// Whether a difference is one.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub(crate) fn replay(cpu: &Cpu, memory: &[u8], end: &Cpu, limit: u64) -> Replay 
     let differs = differences(&guest.cpu, end).iter().map(ToString::to_string).collect();
     let verdict = match excuse {
         Some(excuse) => Verdict::Excused(excuse),
-        None if undefined != 0 => Verdict::FlagsUndefined(rflags(undefined)),
+        None if undefined != 0 => Verdict::FlagsUndefined(decoder::rflags_of(undefined)),
         None => Verdict::Defined,
     };
     Replay { verdict, differs, listing }
@@ -160,24 +160,5 @@ fn defines(raw: &Instruction) -> u32 {
 
 fn leaves_undefined(raw: &Instruction) -> u32 {
     let shift = if counted(raw) { RflagsBits::OF | RflagsBits::CF | RflagsBits::AF } else { 0 };
-    raw.rflags_undefined() & ARITHMETIC | shift
-}
-
-const ARITHMETIC: u32 = RflagsBits::OF
-    | RflagsBits::SF
-    | RflagsBits::ZF
-    | RflagsBits::AF
-    | RflagsBits::CF
-    | RflagsBits::PF;
-
-fn rflags(undefined: u32) -> u64 {
-    let pairs = [
-        (RflagsBits::OF, flags::OF),
-        (RflagsBits::SF, flags::SF),
-        (RflagsBits::ZF, flags::ZF),
-        (RflagsBits::AF, flags::AF),
-        (RflagsBits::CF, flags::CF),
-        (RflagsBits::PF, flags::PF),
-    ];
-    pairs.iter().filter(|(iced, _)| undefined & iced != 0).fold(0, |bits, (_, flag)| bits | flag)
+    raw.rflags_undefined() & decoder::ARITHMETIC_BITS | shift
 }
