@@ -85,6 +85,10 @@ pub(super) unsafe fn main(shared: *mut Shared, file: c_int, stack: *mut u8, ldt:
     }
 }
 
+/// Maps the window's pages where the cases have them.
+///
+/// # Safety
+/// `file` is what [`Shared`] lies in, and the caller's mappings lie elsewhere.
 unsafe fn map_window(file: c_int) -> bool {
     for (i, kind) in MAP.iter().enumerate() {
         let protection = match kind {
@@ -108,6 +112,10 @@ unsafe fn map_window(file: c_int) -> bool {
 
 /// Unmaps everything else below 4 GiB, so that 32-bit addresses find nothing but the window.
 /// (Above, addresses that cases make up do not meet what is mapped.)
+///
+/// # Safety
+/// The process uses nothing there but the window; where `shared`, `stack` or its code lie there,
+/// nothing is unmapped.
 unsafe fn clear_low_memory(shared: *mut Shared, stack: *mut u8) {
     const LIMIT: u64 = 1 << 32;
     let code = signal_entry as *const () as u64;
@@ -130,6 +138,10 @@ struct UserDesc {
     flags: u32,
 }
 
+/// Gives this process the LDT.
+///
+/// # Safety
+/// No segment register holds a selector of the LDT.
 unsafe fn write_ldt(ldt: &[LdtEntry]) -> bool {
     for (i, entry) in ldt.iter().enumerate() {
         let flags = u32::from(entry.wide)
@@ -147,6 +159,11 @@ unsafe fn write_ldt(ldt: &[LdtEntry]) -> bool {
     true
 }
 
+/// Takes [`SIGNALS`] to the entry stub, and blocks all others.
+///
+/// # Safety
+/// `stack` has [`STACK`] bytes that nothing else uses, and [`SHARED`] is set before the first
+/// signal.
 unsafe fn install_handlers(stack: *mut u8) -> bool {
     // SAFETY: valid structs; the stack is as large as said.
     unsafe {
@@ -167,6 +184,9 @@ unsafe fn install_handlers(stack: *mut u8) -> bool {
 }
 
 /// Leaves rt_sigreturn, futex and exit_group; anything else, and any 32-bit system call, kills.
+///
+/// # Safety
+/// The process makes no other calls from here on, not by its allocator or by a panic either.
 unsafe fn install_filter() -> bool {
     /// `AUDIT_ARCH_X86_64` (include/uapi/linux/audit.h).
     const ARCH: u32 = 0xC000_003E;
@@ -263,6 +283,9 @@ unsafe extern "C" fn ringshift_conform_signal(
 }
 
 /// futex(2), without errno.
+///
+/// # Safety
+/// `operation` is `FUTEX_WAIT` or `FUTEX_WAKE`: others take further arguments.
 unsafe fn futex(word: &AtomicU32, operation: c_int, value: u32) {
     // SAFETY: a valid word.
     unsafe {
@@ -279,6 +302,10 @@ unsafe fn futex(word: &AtomicU32, operation: c_int, value: u32) {
     }
 }
 
+/// Notes the outcome of the active job and makes the window as it was before.
+///
+/// # Safety
+/// As for [`ringshift_conform_signal`], with a job active.
 unsafe fn finish(shared: *mut Shared, context: *mut ucontext_t, frame: *const Frame) {
     // SAFETY: see `ringshift_conform_signal`.
     unsafe {
@@ -339,6 +366,10 @@ fn offset_of_line(number: u32) -> usize {
     (address_of(number as usize * LINE) - WINDOW) as usize
 }
 
+/// Puts the next job into the window, the signal frame and `frame`.
+///
+/// # Safety
+/// As for [`ringshift_conform_signal`], with the batch not yet done.
 unsafe fn begin(shared: *mut Shared, context: *mut ucontext_t, frame: *mut Frame) {
     // SAFETY: see `ringshift_conform_signal`.
     unsafe {

@@ -354,6 +354,10 @@ fn component(number: u32) -> u32 {
     if enabled { offset } else { 0 }
 }
 
+/// The state components that the system has enabled (SDM vol. 3A, section 2.6).
+///
+/// # Safety
+/// CPUID says OSXSAVE.
 #[target_feature(enable = "xsave")]
 fn xcr0() -> u64 {
     // SAFETY: register 0 always exists.
