@@ -9,6 +9,10 @@ use crate::host::state::legacy;
 use iced_x86::{ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use x86::regs::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
+/// Where the canonical halves of the address space end and begin (48-bit addresses; SDM vol. 1,
+/// section 3.3.7.1). In 32- and 16-bit code each is the end of the address space.
+const BORDERS: [u64; 3] = [1 << 47, 0xFFFF_8000_0000_0000, 0];
+
 /// Room for the largest frame of a far call.
 const FRAME: u64 = 64;
 
@@ -36,6 +40,7 @@ fn target(random: &mut Random, size: u64) -> u64 {
         86..=89 => random.pick(&[page(3), page(6), page(9), page(0)]) + random.below(PAGE as u64),
         90..=93 => page(4) + random.below(PAGE as u64),
         94..=95 => WINDOW + CODE as u64 + random.below(CODE_SIZE as u64),
+        96..=97 => random.pick(&BORDERS).wrapping_sub(inside),
         _ => random.integer(),
     }
 }
