@@ -19,20 +19,40 @@ pub(crate) fn options(policy: &Policy) -> u32 {
 pub(crate) fn offered(policy: &Policy, code: Code, bits: u32) -> bool {
     let required = table().get(code as usize).copied().flatten();
     let long_flags = bits == 64 && matches!(code.mnemonic(), Mnemonic::Lahf | Mnemonic::Sahf);
-    required.is_none_or(|feature| policy.has(feature))
-        && (!long_flags || policy.has(Feature::LahfLm))
+    let has = |required| match required {
+        Required::Feature(feature) => policy.has(feature),
+        Required::LongNop => policy.has_long_nop(),
+    };
+    required.is_none_or(has) && (!long_flags || policy.has(Feature::LahfLm))
 }
 
-fn table() -> &'static [Option<Feature>] {
-    static TABLE: OnceLock<Vec<Option<Feature>>> = OnceLock::new();
+/// Without what an instruction is undefined.
+#[derive(Clone, Copy)]
+enum Required {
+    /// A feature of CPUID.
+    Feature(Feature),
+    /// The hints of two-byte opcodes, which have none: [`Policy::has_long_nop`].
+    LongNop,
+}
+
+fn table() -> &'static [Option<Required>] {
+    static TABLE: OnceLock<Vec<Option<Required>>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let required = |code: Code| code.cpuid_features().iter().find_map(|&f| feature(code, f));
+        let required = |code: Code| {
+            let features = code.cpuid_features();
+            let is_hint = |f: &_| matches!(f, CpuidFeature::MULTIBYTENOP | CpuidFeature::PREFETCHW);
+            if features.iter().any(is_hint) {
+                return Some(Required::LongNop);
+            }
+            features.iter().find_map(|&f| feature(code, f)).map(Required::Feature)
+        };
         Code::values().map(required).collect()
     })
 }
 
 /// The CPUID feature without which the instruction is undefined.
 fn feature(code: Code, iced: CpuidFeature) -> Option<Feature> {
+    use Mnemonic::*;
     Some(match iced {
         CpuidFeature::ADX => Feature::Adx,
         CpuidFeature::BMI1 => Feature::Bmi1,
@@ -52,12 +72,16 @@ fn feature(code: Code, iced: CpuidFeature) -> Option<Feature> {
         CpuidFeature::MSR => Feature::Msr,
         CpuidFeature::POPCNT => Feature::Popcnt,
         CpuidFeature::RDPID => Feature::Rdpid,
+        // It came with MMX (SDM vol. 2B, RDPMC).
+        CpuidFeature::RDPMC => Feature::Mmx,
         CpuidFeature::RDRAND => Feature::Rdrand,
         CpuidFeature::RDSEED => Feature::Rdseed,
         CpuidFeature::RDTSCP => Feature::Rdtscp,
         CpuidFeature::SEP => Feature::Sep,
         CpuidFeature::SMAP => Feature::Smap,
-        CpuidFeature::SSE4_2 if code.mnemonic() == Mnemonic::Crc32 => Feature::Sse42,
+        CpuidFeature::SSE if code.mnemonic() == Sfence => Feature::Sse,
+        CpuidFeature::SSE2 if matches!(code.mnemonic(), Lfence | Mfence | Movnti) => Feature::Sse2,
+        CpuidFeature::SSE4_2 if code.mnemonic() == Crc32 => Feature::Sse42,
         CpuidFeature::SYSCALL => Feature::Syscall,
         CpuidFeature::TSC => Feature::Tsc,
         CpuidFeature::XSAVE => Feature::Xsave,
@@ -98,7 +122,7 @@ mod tests {
 
     #[test]
     fn hidden_instructions_are_undefined() {
-        let cases: [(Feature, &[u8]); 9] = [
+        let cases: [(Feature, &[u8]); 12] = [
             (Feature::Bmi1, &[0xC4, 0xE2, 0x70, 0xF2, 0xC2]),
             (Feature::Bmi2, &[0xC4, 0xE2, 0x6B, 0xF5, 0xC1]),
             (Feature::Adx, &[0x66, 0x0F, 0x38, 0xF6, 0xC1]),
@@ -108,6 +132,9 @@ mod tests {
             (Feature::Sse42, &[0xF2, 0x0F, 0x38, 0xF1, 0xC1]),
             (Feature::Cmov, &[0x0F, 0x44, 0xC1]),
             (Feature::LahfLm, &[0x9F]),
+            (Feature::Mmx, &[0x0F, 0x33]),
+            (Feature::Sse, &[0x0F, 0xAE, 0xF8]),
+            (Feature::Sse2, &[0x0F, 0xC3, 0x03]),
         ];
         for (feature, bytes) in cases {
             assert!(decode_offered(&without(&[]), bytes, 64).is_ok(), "{feature:?}");

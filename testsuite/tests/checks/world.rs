@@ -5,6 +5,7 @@ use interp::{Exit, sync};
 use softmmu::{GuestRam, LowBox, Mmu, NullBus, RamRange};
 use std::sync::Arc;
 use x86::control::{cr0, cr4, efer};
+use x86::cpuid::Policy;
 use x86::{Activity, Cpu, DescriptorTable, Fault, SegReg, Segment, flags};
 
 /// Where code goes, and the IP of its first instruction in every mode.
@@ -106,6 +107,7 @@ pub(crate) struct World {
     pub(crate) cpu: LowBox<Cpu>,
     pub(crate) mmu: Mmu,
     engine: Engine,
+    policy: Arc<Policy>,
     mode: Mode,
     end: u64,
     /// Paging structures were written, and the TLB not yet flushed.
@@ -117,7 +119,8 @@ impl World {
         let ram = GuestRam::new(&[RamRange { gpa: 0, len: RAM }]).expect("guest RAM");
         let mmu = Mmu::new(Arc::new(ram), Arc::new(NullBus)).expect("MMU");
         let cpu = LowBox::new(Cpu::new()).expect("low memory");
-        World { cpu, mmu, engine, mode: Mode::Real, end: 0, remapped: false }
+        let policy = Policy::single();
+        World { cpu, mmu, engine, policy, mode: Mode::Real, end: 0, remapped: false }
     }
 
     pub(crate) fn interpreted() -> World {
@@ -127,6 +130,12 @@ impl World {
     pub(crate) fn translated() -> World {
         let config = jit::Config { threshold: 0, cache_size: 1 << 20, ..jit::Config::default() };
         World::new(Engine::Jit(Box::new(jit::Engine::new(config).expect("a translator"))))
+    }
+
+    /// With another CPUID, from the beginning on.
+    pub(crate) fn with_policy(mut self, policy: Arc<Policy>) -> World {
+        self.policy = policy;
+        self
     }
 
     pub(crate) fn engine(&self) -> &'static str {
@@ -169,6 +178,7 @@ impl World {
         self.tables();
         *self.cpu = Cpu::new();
         let cpu = &mut *self.cpu;
+        cpu.policy = self.policy.clone();
         cpu.gpr = [0; 16];
         cpu.gpr[4] = STACK;
         cpu.rip = CODE;
@@ -204,6 +214,8 @@ impl World {
                 cpu.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
             }
         }
+        cpu.cr4 &= cpu.policy.cr4_mask();
+        cpu.xcr0 &= cpu.policy.xcr0_mask();
         self.segments();
         self.sync();
     }

@@ -96,6 +96,13 @@ impl Policy {
         self.offered >> feature as u32 & 1 != 0
     }
 
+    /// Whether the opcodes 0F 0D and 0F 18 to 0F 1F are hints or do nothing, rather than being
+    /// undefined: on the families 6 and 15 (SDM vol. 2B, NOP).
+    pub fn has_long_nop(&self) -> bool {
+        let family = |signature: u32| signature >> 8 & 0xF;
+        self.base.identity().is_none_or(|base| matches!(family(base.signature), 6 | 15))
+    }
+
     /// Takes a feature away, and with it what cannot be had without it.
     pub fn remove(&mut self, feature: Feature) {
         self.offered &= !(1 << feature as u32);
