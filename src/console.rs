@@ -30,6 +30,7 @@ const HELP: &str = "\
 \r\nCtrl-A H  this help\
 \r\nCtrl-A X  leave Ringshift\
 \r\nCtrl-A S  time and memory used so far\
+\r\nCtrl-A P  press the power button\
 \r\nCtrl-A B  send a break (SysRq of a Linux console)\
 \r\nCtrl-A Ctrl-A  send one Ctrl-A\r\n";
 
@@ -52,6 +53,12 @@ impl Current {
         self.left.store(true, Ordering::SeqCst);
         let control = lock(&self.control).clone();
         control.inspect(|control| control.stop(StopReason::Quit)).is_some()
+    }
+
+    fn press_power_button(&self) {
+        if let Some(control) = lock(&self.control).clone() {
+            control.press_power_button();
+        }
     }
 
     fn is_stopping(&self) -> bool {
@@ -179,6 +186,7 @@ impl Actor {
                 self.current.quit();
             }
             Action::Help => eprint!("{HELP}"),
+            Action::PowerButton => self.current.press_power_button(),
             Action::Stats => eprint!("\r\n{}\r\n", usage(self.start)),
         }
     }

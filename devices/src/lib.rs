@@ -7,8 +7,8 @@
 //!
 //! # Locking
 //! Every device sits in its own `Mutex`. A device calls its outputs with that lock held, so an
-//! [`IrqLine`] or [`Timer`] implementation may take the lock of an interrupt controller or of a
-//! timer queue, and must not call back into the device. The owner of a timer queue calls
+//! [`IrqLine`] or [`Timer`] implementation may take the lock of an interrupt controller, of a
+//! timer queue or of another device, and must not call back into the device. The owner of a timer queue calls
 //! [`TimerClient::timer_expired`] with no lock held that [`Timer::arm`] takes.
 //!
 //! # Save and restore

@@ -1,8 +1,10 @@
 //! How a running machine is told to stop.
 
 use crate::vcpu::VcpuShared;
+use devices::legacy::acpi_pm::AcpiPmDevice;
+use devices::lock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// Why the machine stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ pub struct Control {
     stopping: AtomicBool,
     reason: Mutex<Option<StopReason>>,
     vcpus: OnceLock<Vec<Arc<VcpuShared>>>,
+    power: OnceLock<Weak<Mutex<AcpiPmDevice>>>,
 }
 
 impl Control {
@@ -37,6 +40,18 @@ impl Control {
 
     pub(crate) fn attach(&self, vcpus: Vec<Arc<VcpuShared>>) {
         let _ = self.vcpus.set(vcpus);
+    }
+
+    pub(crate) fn attach_power(&self, power: &Arc<Mutex<AcpiPmDevice>>) {
+        let _ = self.power.set(Arc::downgrade(power));
+    }
+
+    /// Presses the machine's power button: the guest's kernel is told, if it listens, and wakes if
+    /// it sleeps.
+    pub fn press_power_button(&self) {
+        if let Some(power) = self.power.get().and_then(Weak::upgrade) {
+            lock(&power).press_power_button();
+        }
     }
 
     /// Stops the machine for `reason`, unless it is stopping already.

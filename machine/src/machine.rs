@@ -20,7 +20,7 @@ use crate::interrupts::Interrupts;
 use crate::lockstep::Board;
 use crate::stats::Stats;
 use crate::timers::Timers;
-use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, TSC_HZ, Vcpu, VcpuBus};
+use crate::vcpu::{Fabric, KvmClock, Runner, SpinHint, TSC_HZ, Vcpu, VcpuBus, Wakening};
 use devices::apic::APIC_BUS_FREQUENCY_HZ;
 use devices::legacy::coprocessor::CoprocessorError;
 use devices::legacy::i8042::I8042Device;
@@ -183,6 +183,7 @@ impl Machine {
         let below_4g = config.memory.min(board::MMIO_START);
         let sizes = MemorySizes { below_4g, above_4g: config.memory - below_4g };
         let legacy = builder.devices(&fabric, sizes)?;
+        control.attach_power(&legacy.power);
         if rom.is_none() && matches!(boot::detect(&config.kernel.image), Ok(boot::Kind::Multiboot))
         {
             builder.test_device(&fabric)?;
@@ -228,6 +229,7 @@ impl Machine {
                 fabric.clone(),
                 control.clone(),
                 builder.a20.clone(),
+                ram.clone(),
             ));
         }
 
@@ -238,7 +240,7 @@ impl Machine {
             clock,
             reset_control: legacy.reset,
             power: legacy.power,
-            rtc: legacy.rtc,
+            rtc: legacy.rtc.clone(),
             memory: config.memory,
             board: board_info(&policy, &vcpus[0].cpu),
         };
@@ -256,7 +258,10 @@ impl Machine {
             _timer_clients: builder.clients,
         };
         match rom {
-            Some(_) => machine.vcpus[0].enter(&Entry::Real16(Real16::RESET)),
+            Some(_) => {
+                machine.vcpus[0].set_wakening(Wakening::Firmware(legacy.rtc));
+                machine.vcpus[0].enter(&Entry::Real16(Real16::RESET));
+            }
             None => machine.load(&config.kernel, config.memory)?,
         }
         Ok(machine)

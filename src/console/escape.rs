@@ -12,6 +12,8 @@ pub(crate) enum Action {
     Help,
     /// Show what was used so far.
     Stats,
+    /// Press the machine's power button.
+    PowerButton,
 }
 
 /// What a key is.
@@ -44,6 +46,7 @@ impl Escape {
             b'x' | b'X' => Some(Key::Action(Action::Quit)),
             b'h' | b'H' | b'?' => Some(Key::Action(Action::Help)),
             b's' | b'S' => Some(Key::Action(Action::Stats)),
+            b'p' | b'P' => Some(Key::Action(Action::PowerButton)),
             b'b' | b'B' => Some(Key::Break),
             _ => None,
         }
@@ -71,6 +74,7 @@ mod tests {
             keys(b"x\x01Sx"),
             [Key::Byte(b'x'), Key::Action(Action::Stats), Key::Byte(b'x')]
         );
+        assert_eq!(keys(b"\x01p"), [Key::Action(Action::PowerButton)]);
         assert_eq!(keys(b"\x01b\x01h"), [Key::Break, Key::Action(Action::Help)]);
     }
 

@@ -116,6 +116,85 @@ pub fn screen() -> Vec<u8> {
     })
 }
 
+/// What ends the sleep of [`suspend`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wakener {
+    /// The real-time clock's alarm, within a second.
+    Alarm,
+    /// The power button.
+    PowerButton,
+}
+
+/// Says `sleep` and goes to S3; says `kept` at the FACS's waking vector, in real mode, where memory
+/// is as it was when it slept, and powers off. Without `vector` the FACS names none.
+pub fn suspend(wakener: Wakener, vector: bool) -> Vec<u8> {
+    /// Where real mode goes on: CS 0x900, IP 8.
+    const RESUME: u32 = 0x9008;
+    const WORD: u32 = 0x9800;
+    const PM1A_ENABLE: u32 = PM1A_CONTROL - 2;
+    const RTC_EVENT: u32 = 1 << 10;
+    const POWER_BUTTON_EVENT: u32 = 1 << 8;
+    const SUSPEND: u32 = 1 << 10 | 1 << 13;
+    let resume = CodeAssembler::new(16).and_then(|mut a| {
+        let mut lost = a.create_label();
+        a.mov(dx, COM1)?;
+        // CS and IP are the vector's, DS is 0.
+        a.cmp(word_ptr(WORD), 0x1234)?;
+        a.jne(lost)?;
+        for byte in b"kept\r\n" {
+            a.mov(al, u32::from(*byte))?;
+            a.out(dx, al)?;
+        }
+        a.mov(dx, PM1A_CONTROL)?;
+        a.mov(ax, POWER_OFF)?;
+        a.out(dx, ax)?;
+        a.set_label(&mut lost)?;
+        a.hlt()?;
+        a.assemble(8)
+    });
+    let resume = resume.expect("the kernels of this file assemble");
+    assemble(|a| {
+        let (mut search, mut found) = (a.create_label(), a.create_label());
+        for (address, byte) in (RESUME..).zip(&resume) {
+            a.mov(byte_ptr(address), u32::from(*byte))?;
+        }
+        a.mov(ebx, 0xF_0000)?;
+        a.set_label(&mut search)?;
+        a.cmp(dword_ptr(ebx), u32::from_le_bytes(*b"FACS") as i32)?;
+        a.je(found)?;
+        a.add(ebx, 64)?;
+        a.jmp(search)?;
+        a.set_label(&mut found)?;
+        if vector {
+            a.mov(dword_ptr(ebx + 12), RESUME)?;
+        }
+        print(a, "sleep\r\n")?;
+        let event = match wakener {
+            Wakener::Alarm => RTC_EVENT,
+            Wakener::PowerButton => POWER_BUTTON_EVENT,
+        };
+        a.mov(edx, PM1A_ENABLE)?;
+        a.mov(eax, event)?;
+        a.out(dx, ax)?;
+        if wakener == Wakener::Alarm {
+            // Each second; register B's AIE and 24-hour format.
+            for (index, value) in [(1, 0xC0), (3, 0xC0), (5, 0xC0), (0xB, 0x22)] {
+                a.mov(al, index)?;
+                a.out(0x70, al)?;
+                a.mov(al, value)?;
+                a.out(0x71, al)?;
+            }
+        }
+        a.mov(word_ptr(WORD), 0x1234)?;
+        a.mov(edx, PM1A_CONTROL)?;
+        a.mov(eax, SUSPEND)?;
+        a.out(dx, ax)?;
+        // Nothing behind it is executed.
+        a.mov(word_ptr(WORD), 0)?;
+        halt(a)
+    })
+}
+
 /// Runs forever.
 pub fn spin() -> Vec<u8> {
     assemble(|a| {

@@ -354,6 +354,11 @@ impl Running {
         }
     }
 
+    /// Presses the machine's power button.
+    pub fn press_power_button(&self) {
+        self.control.press_power_button();
+    }
+
     /// Stops the guest, as the user does with Ctrl-A X.
     pub fn quit(&self) {
         self.control.stop(StopReason::Quit);

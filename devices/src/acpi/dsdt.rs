@@ -35,13 +35,17 @@ pub(super) fn build(board: &BoardInfo) -> Vec<u8> {
     }
     system_bus.extend(&board.devices);
 
-    // \_S5: the SLP_TYP values for PM1a and PM1b, and two reserved numbers.
-    let power_off = board.power.power_off_type;
-    let zero = 0u8;
-    let states = Package::new(vec![&power_off, &zero, &zero, &zero]);
-    let mut body = bytes_of(&Name::new(Path::new("_S5_"), &states));
+    let mut body = sleep_state("_S3_", board.power.suspend_type);
+    body.extend(sleep_state("_S5_", board.power.power_off_type));
     body.extend(bytes_of(&Scope::new(Path::new("\\_SB_"), vec![&Raw(&system_bus)])));
     table(*b"DSDT", 2, &body)
+}
+
+/// A sleep state: the SLP_TYP values for PM1a and PM1b, and two reserved numbers.
+fn sleep_state(name: &str, sleep_type: u8) -> Vec<u8> {
+    let zero = 0u8;
+    let package = Package::new(vec![&sleep_type, &zero, &zero, &zero]);
+    bytes_of(&Name::new(Path::new(name), &package))
 }
 
 /// Bytes that are AML already.

@@ -34,9 +34,8 @@ pub(super) fn fadt(board: &BoardInfo, facs: u32, dsdt: u32) -> Vec<u8> {
         .firmware_ctrl_32(facs)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // No sleep button, and the RTC wakes nobody.
+        // No sleep button. The RTC's alarm is a fixed event.
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::ResetRegSup);
     if power.timer_32_bits {
         fadt = fadt.flag(Flags::TmrValExt);

@@ -98,6 +98,8 @@ pub struct PowerInfo {
     pub gpe0: u16,
     /// Ports of that block, an even number.
     pub gpe0_length: u8,
+    /// SLP_TYP value, 0 to 7, that with SLP_EN suspends to RAM.
+    pub suspend_type: u8,
     /// SLP_TYP value, 0 to 7, that with SLP_EN powers off.
     pub power_off_type: u8,
 }
@@ -130,6 +132,7 @@ impl PowerInfo {
             timer_32_bits: false,
             gpe0: at(acpi_pm::GPE0),
             gpe0_length: 4,
+            suspend_type: acpi_pm::SLEEP_TYPE_S3,
             power_off_type: acpi_pm::SLEEP_TYPE_S5,
         }
     }
@@ -187,6 +190,8 @@ pub enum AcpiError {
 pub struct FirmwareTables {
     /// Address of the RSDP, for boot protocols that pass it on.
     pub rsdp: u64,
+    /// Address of the FACS, in which a guest that sleeps leaves where it goes on.
+    pub facs: u64,
     /// Guest physical address and content of each table.
     pub regions: Vec<(u64, Vec<u8>)>,
 }
@@ -232,7 +237,7 @@ pub fn build(board: &BoardInfo, base: u64, end: u64) -> Result<FirmwareTables, A
             available: limit.saturating_sub(base),
         });
     }
-    Ok(FirmwareTables { rsdp, regions: layout.regions })
+    Ok(FirmwareTables { rsdp, facs, regions: layout.regions })
 }
 
 /// Hands out addresses one after the other, each aligned to 64 bytes.

@@ -21,6 +21,7 @@ fn board(processors: u32) -> BoardInfo {
             timer_32_bits: true,
             gpe0: 0x620,
             gpe0_length: 16,
+            suspend_type: 1,
             power_off_type: 5,
         },
         reset: ResetInfo { port: 0xCF9, value: 6 },
@@ -143,6 +144,7 @@ fn fadt_describes_the_fixed_hardware() {
     assert_eq!(flags & 1 << 10, 1 << 10, "reset register supported");
     assert_eq!(flags & 1 << 8, 1 << 8, "32-bit timer");
     assert_eq!(flags & 1 << 4, 0, "fixed power button");
+    assert_eq!(flags & 1 << 6, 0, "the RTC's alarm is a fixed event");
     assert_eq!(flags & 1 << 20, 0, "not hardware-reduced");
     assert_eq!(fadt[116..120], [1, 8, 0, 1]);
     assert_eq!(qword(&fadt, 120), 0xCF9);
@@ -172,6 +174,8 @@ fn fadt_of_a_piix4() {
     assert_eq!(dword(&fadt, 112) & 1 << 8, 0, "24-bit timer");
     // Name (_S5, Package () {Zero, Zero, Zero, Zero})
     assert!(contains(&dsdt::build(&board), b"\x08_S5_\x12\x06\x04\0\0\0\0"));
+    // Name (_S3, Package () {One, Zero, Zero, Zero})
+    assert!(contains(&dsdt::build(&board), b"\x08_S3_\x12\x06\x04\x01\0\0\0"));
 }
 
 /// The structures of a MADT.

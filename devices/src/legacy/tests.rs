@@ -47,7 +47,7 @@ impl Board {
 
         let timer = Arc::new(ProbeTimer::new());
         let alarm = Box::new(timer.clone());
-        let pm = acpi_pm::AcpiPmDevice::new(clock.clone(), line(9), alarm, Box::new(|| {}));
+        let pm = acpi_pm::AcpiPmDevice::new(clock.clone(), line(9), alarm, Box::new(|_| {}));
         let pm = Arc::new(Mutex::new(pm));
         bus.insert(PM_BASE, acpi_pm::BLOCK_BYTES, pm.clone()).unwrap();
         bus.insert_ports(acpi_pm::SMI_PORTS, pm.clone()).unwrap();

@@ -4,6 +4,7 @@ use super::{Machine, MachineError};
 use crate::board::{self, irq, port};
 use crate::boot::{self, MemoryMap, Module, Protocol, RealModeLinux, RegionKind, Request};
 use crate::config::Kernel;
+use crate::vcpu::Wakening;
 use devices::acpi::{self, BoardInfo};
 use devices::apic::{IO_APIC_BASE, LOCAL_APIC_BASE};
 use devices::hpet;
@@ -95,6 +96,7 @@ impl Machine {
             },
         )
         .map_err(|error| MachineError::Kernel { name: kernel.name.clone(), error })?;
+        self.vcpus[0].set_wakening(Wakening::WakingVector(tables.facs));
         self.vcpus[0].enter(&loaded.entry);
         Ok(())
     }

@@ -4,10 +4,10 @@ use crate::board::{irq, port};
 use crate::control::{A20Gate, Control, StopReason};
 use crate::interrupts::IoApicWindow;
 use crate::timers::{TimerHandle, Timers};
-use crate::vcpu::{ApicTimer, Fabric, VcpuShared};
+use crate::vcpu::{ApicTimer, Fabric, VcpuShared, event};
 use devices::apic::{IO_APIC_BASE, LocalApic, LocalApicConfig, Reception};
 use devices::hpet::{self, HpetDevice, LegacyLine};
-use devices::legacy::acpi_pm::{self, AcpiPmDevice};
+use devices::legacy::acpi_pm::{self, AcpiPmDevice, PowerChange};
 use devices::legacy::coprocessor;
 use devices::legacy::debug::{self, DebugExit, PostCode};
 use devices::legacy::i8042::{self, I8042Device};
@@ -16,7 +16,8 @@ use devices::legacy::pit8254::{self, PitDevice};
 use devices::legacy::reset::{ResetControlDevice, ResetKind, ResetRequest};
 use devices::legacy::rtc::{self, MemorySizes, RtcDevice};
 use devices::legacy::test_device::{self, TestDevice, TestMemory};
-use devices::{BusError, Clock, TimerClient};
+use devices::{BusError, Clock, IrqLine, TimerClient, lock};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use x86::cpuid::{Feature, Policy};
 
@@ -26,6 +27,20 @@ pub(super) struct Legacy {
     pub(super) power: Arc<Mutex<AcpiPmDevice>>,
     pub(super) reset: Arc<Mutex<ResetControlDevice>>,
     pub(super) keyboard: Arc<Mutex<I8042Device>>,
+}
+
+/// The real-time clock's alarm on its way to the power management device.
+struct RtcAlarm {
+    power: Arc<Mutex<AcpiPmDevice>>,
+    up: AtomicBool,
+}
+
+impl IrqLine for RtcAlarm {
+    fn set_level(&self, high: bool) {
+        if !self.up.swap(high, Ordering::SeqCst) && high {
+            lock(&self.power).rtc_alarm();
+        }
+    }
 }
 
 /// Builds what hangs on the buses.
@@ -119,11 +134,12 @@ impl Builder {
         fabric.mmio.insert(hpet::HPET_BASE, hpet::HPET_SIZE, hpet)?;
 
         let (index, timer) = self.timer();
-        let control = self.control.clone();
-        let power_off = Box::new(move || control.stop(StopReason::PowerOff));
-        let pm = AcpiPmDevice::new(self.clock.clone(), interrupts.line(irq::SCI), timer, power_off);
+        let power = self.power_plane(fabric);
+        let pm = AcpiPmDevice::new(self.clock.clone(), interrupts.line(irq::SCI), timer, power);
         let pm = Arc::new(Mutex::new(pm));
         self.connect(index, &pm);
+        lock(&rtc)
+            .connect_alarm(Box::new(RtcAlarm { power: pm.clone(), up: AtomicBool::new(false) }));
         io.insert(u64::from(port::PM_BASE), acpi_pm::BLOCK_BYTES, pm.clone())?;
         io.insert_ports(acpi_pm::SMI_PORTS, pm.clone())?;
 
@@ -146,6 +162,17 @@ impl Builder {
         }));
         io.insert_ports(debug::DEBUG_EXIT_PORTS, Arc::new(Mutex::new(exit)))?;
         Ok(Legacy { rtc, power: pm, reset, keyboard })
+    }
+
+    /// What S5 and S3 do.
+    fn power_plane(&self, fabric: &Fabric) -> Box<dyn Fn(PowerChange) + Send> {
+        let control = self.control.clone();
+        let vcpus = fabric.interrupts.vcpus.clone();
+        Box::new(move |change| match change {
+            PowerChange::Off => control.stop(StopReason::PowerOff),
+            PowerChange::Suspend => vcpus.iter().for_each(|vcpu| vcpu.post(event::SUSPEND)),
+            PowerChange::Wake => vcpus.iter().take(1).for_each(|vcpu| vcpu.post(event::WAKE)),
+        })
     }
 
     /// What a reset does. Firmware takes a reset of the CPU alone; without it there is nobody who

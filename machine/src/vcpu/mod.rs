@@ -7,21 +7,22 @@ mod kvmclock;
 mod runner;
 mod shared;
 mod spin;
+mod suspend;
 
 pub use bus::Fabric;
 pub(crate) use bus::VcpuBus;
 pub(crate) use kvmclock::KvmClock;
 pub use runner::Runner;
-pub(crate) use shared::ApicTimer;
+pub(crate) use shared::{ApicTimer, event};
 pub use shared::{TSC_HZ, VcpuShared};
 pub(crate) use spin::SpinHint;
+pub(crate) use suspend::Wakening;
 
 use crate::control::{A20Gate, Control, StopReason};
 use devices::lock;
 use interp::events::{self, TripleFault};
 use interp::{Exit, sync};
-use shared::event;
-use softmmu::{ExitRequest, LowBox, Mmu};
+use softmmu::{ExitRequest, GuestRam, LowBox, Mmu};
 use std::sync::Arc;
 use x86::cpu::Shadow;
 use x86::{Activity, Cpu, SegReg, Segment};
@@ -58,6 +59,10 @@ pub struct Vcpu {
     fabric: Arc<Fabric>,
     control: Arc<Control>,
     a20: Arc<A20Gate>,
+    ram: Arc<GuestRam>,
+    wakening: Option<Wakening>,
+    /// The boot processor in S3.
+    suspended: bool,
 }
 
 impl Vcpu {
@@ -69,10 +74,22 @@ impl Vcpu {
         fabric: Arc<Fabric>,
         control: Arc<Control>,
         a20: Arc<A20Gate>,
+        ram: Arc<GuestRam>,
     ) -> Vcpu {
         shared.attach(mmu.exit_request.clone());
-        let mut vcpu =
-            Vcpu { cpu, mmu, engine, exits: ExitCounts::default(), shared, fabric, control, a20 };
+        let mut vcpu = Vcpu {
+            cpu,
+            mmu,
+            engine,
+            exits: ExitCounts::default(),
+            shared,
+            fabric,
+            control,
+            a20,
+            ram,
+            wakening: None,
+            suspended: false,
+        };
         vcpu.sync_paging();
         vcpu
     }
@@ -166,7 +183,16 @@ impl Vcpu {
     }
 
     fn handle_events(&mut self) {
-        let events = self.shared.take_events();
+        let mut events = self.shared.take_events();
+        if events & event::SUSPEND != 0 {
+            self.suspend();
+        }
+        if events & event::WAKE != 0 && self.suspended {
+            self.wake();
+        }
+        if self.suspended {
+            events &= !(event::INIT | event::STARTUP);
+        }
         if events & event::INIT != 0 {
             self.init_reset();
         }

@@ -14,6 +14,10 @@ pub(crate) mod event {
     pub(crate) const STARTUP: u32 = 1 << 1;
     /// Cached translations are to be dropped.
     pub(crate) const FLUSH: u32 = 1 << 2;
+    /// S3 begins.
+    pub(crate) const SUSPEND: u32 = 1 << 3;
+    /// S3 ends. Taken after [`SUSPEND`] if both have come, and before INIT.
+    pub(crate) const WAKE: u32 = 1 << 4;
 }
 
 /// How many non-maskable interrupts wait at most: one that is about to be taken, and one more
@@ -114,7 +118,8 @@ impl VcpuShared {
         }
     }
 
-    fn post(&self, bits: u32) {
+    /// Hands the vCPU bits of [`event`].
+    pub(crate) fn post(&self, bits: u32) {
         self.events.fetch_or(bits, Ordering::SeqCst);
         self.kick();
     }

@@ -2,8 +2,8 @@
 //!
 //! | offset | bytes | register |
 //! |---|---|---|
-//! | 0x00 | 2 | PM1a status: bit 0 timer carry, 5 global lock, 8 power button, 10 RTC; write 1 to clear |
-//! | 0x02 | 2 | PM1a enable: the same bits |
+//! | 0x00 | 2 | PM1a status: bit 0 timer carry, 5 global lock, 8 power button, 10 RTC, 15 woken; write 1 to clear |
+//! | 0x02 | 2 | PM1a enable: the same bits, without 15 |
 //! | 0x04 | 2 | PM1a control: bit 0 SCI_EN, 1 BM_RLD, 12:10 SLP_TYP, 13 SLP_EN |
 //! | 0x08 | 4 | PM timer: 24 bits at 3.579545 MHz |
 //! | 0x0C | 2 | GPE0 status; write 1 to clear |
@@ -13,8 +13,9 @@
 //!
 //! The block has no fixed place: map it where the FADT says with [`crate::Bus::insert`] and
 //! [`BLOCK_BYTES`], and the SMI ports with [`crate::Bus::insert_ports`] and [`SMI_PORTS`]. There is
-//! no SMM: the device itself does what a BIOS's SMI handler would. Sleep type 0 with SLP_EN powers
-//! off, as on the PIIX4; the others are ignored.
+//! no SMM: the device itself does what a BIOS's SMI handler would. Sleep types are the PIIX4's: with
+//! SLP_EN 0 powers off and 1 suspends to RAM, until the power button, the real-time clock's alarm or a
+//! general purpose event wakes, if it is enabled; the others are ignored.
 //!
 //! Sources: ACPI specification 6.5, sections 4.8.3 and 4.8.4; Intel 82371AB (PIIX4) datasheet,
 //! section 7.2.
@@ -53,8 +54,21 @@ pub const ACPI_ENABLE: u8 = 0xf1;
 pub const ACPI_DISABLE: u8 = 0xf0;
 /// SLP_TYP of S5, for the DSDT's `_S5`.
 pub const SLEEP_TYPE_S5: u8 = 0;
+/// SLP_TYP of S3, for the DSDT's `_S3`.
+pub const SLEEP_TYPE_S3: u8 = 1;
 /// Frequency of the PM timer.
 pub const PM_TIMER_HZ: u64 = 3_579_545;
+
+/// What the power plane does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerChange {
+    /// S5: the machine powers off.
+    Off,
+    /// S3 begins: the CPUs stop and lose their state.
+    Suspend,
+    /// S3 ends: the boot processor starts as after RESET.
+    Wake,
+}
 
 /// The attachment: the registers on the bus, driving SCI.
 pub struct AcpiPmDevice {
@@ -62,20 +76,20 @@ pub struct AcpiPmDevice {
     clock: Arc<dyn Clock>,
     sci: Box<dyn IrqLine>,
     timer: Box<dyn Timer>,
-    power_off: Box<dyn Fn() + Send>,
+    power: Box<dyn Fn(PowerChange) + Send>,
 }
 
 impl AcpiPmDevice {
     /// Attaches the registers after reset: `sci` is SCI (IRQ9 on a PC, level-triggered), `timer` its
-    /// own alarm. `power_off` hears of S5; it is called with the device locked: note the request,
-    /// act later.
+    /// own alarm. `power` hears of S5 and S3; it is called with the device locked: note the
+    /// request, act later.
     pub fn new(
         clock: Arc<dyn Clock>,
         sci: Box<dyn IrqLine>,
         timer: Box<dyn Timer>,
-        power_off: Box<dyn Fn() + Send>,
+        power: Box<dyn Fn(PowerChange) + Send>,
     ) -> Self {
-        let mut device = Self { registers: AcpiPm::new(), clock, sci, timer, power_off };
+        let mut device = Self { registers: AcpiPm::new(), clock, sci, timer, power };
         // A carry before the device existed is none.
         let now = device.now();
         device.registers.settle(now);
@@ -91,6 +105,12 @@ impl AcpiPmDevice {
     /// The power button goes down: a guest in ACPI mode shuts down.
     pub fn press_power_button(&mut self) {
         self.registers.press_power_button();
+        self.drive();
+    }
+
+    /// The real-time clock's alarm interrupt rises.
+    pub fn rtc_alarm(&mut self) {
+        self.registers.raise_rtc();
         self.drive();
     }
 
@@ -131,6 +151,9 @@ impl AcpiPmDevice {
         self.sci.set_level(self.registers.sci());
         let deadline = self.registers.next_carry(now);
         self.timer.arm(deadline.map(|tick| ticks_to_ns(tick, PM_TIMER_HZ)));
+        if self.registers.wake() {
+            (self.power)(PowerChange::Wake);
+        }
     }
 }
 
@@ -148,14 +171,16 @@ impl BusDevice for AcpiPmDevice {
         write_bytes(offset, data, |offset, value| {
             request = self.registers.write(offset, value, now).or(request);
         });
-        self.drive_at(now);
         match request {
-            Some(SleepRequest::SoftOff) => (self.power_off)(),
+            Some(SleepRequest::SoftOff) => (self.power)(PowerChange::Off),
+            Some(SleepRequest::SuspendToRam) => (self.power)(PowerChange::Suspend),
             Some(SleepRequest::Unsupported(sleep_type)) => {
                 tracing::warn!(sleep_type, "the guest asked for a sleep state that is not offered");
             }
             None => {}
         }
+        // Behind the request: what is up already wakes at once.
+        self.drive_at(now);
     }
 }
 

@@ -4,8 +4,8 @@ use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ACPI_DISABLE, ACPI_ENABLE, GPE0, PM_TIMER, PM1A_CONTROL, PM1A_EVENT, SLEEP_TYPE_S5,
-    SMI_COMMAND_PORT, SMI_STATUS_PORT,
+    ACPI_DISABLE, ACPI_ENABLE, GPE0, PM_TIMER, PM1A_CONTROL, PM1A_EVENT, SLEEP_TYPE_S3,
+    SLEEP_TYPE_S5, SMI_COMMAND_PORT, SMI_STATUS_PORT,
 };
 
 bitflags! {
@@ -18,9 +18,13 @@ bitflags! {
         const GLOBAL_LOCK = 1 << 5;
         const POWER_BUTTON = 1 << 8;
         const RTC = 1 << 10;
+        /// What ends S3; the timer and the global lock are of no use there.
+        const WAKING = Self::POWER_BUTTON.bits() | Self::RTC.bits();
     }
 }
 
+/// PM1 status: the machine has come out of a sleep state. It has no enable bit.
+const WAK_STS: u16 = 1 << 15;
 /// PM1 control: events raise SCI (rather than SMI, which this machine does not have).
 const SCI_EN: u16 = 1 << 0;
 /// PM1 control: bus master requests wake the CPU. Kept, without effect.
@@ -45,6 +49,9 @@ pub struct AcpiPm {
     gpe0_enable: u16,
     smi_command: u8,
     smi_status: u8,
+    /// In S3: the next enabled event wakes.
+    #[serde(default)]
+    asleep: bool,
     /// Tick of the PM timer up to which its status bit knows.
     last_tick: u64,
 }
@@ -54,6 +61,8 @@ pub struct AcpiPm {
 pub enum SleepRequest {
     /// S5: power off.
     SoftOff,
+    /// S3: the CPUs lose their state, RAM keeps its content, until [`AcpiPm::wake`] says so.
+    SuspendToRam,
     /// A type that the machine does not offer, and ignores.
     Unsupported(
         /// SLP_TYP, 0 to 7.
@@ -92,6 +101,22 @@ impl AcpiPm {
     pub fn sci(&self) -> bool {
         self.sci_enabled()
             && (self.pm1_status & self.pm1_enable != 0 || self.gpe0_status & self.gpe0_enable != 0)
+    }
+
+    /// The real-time clock's alarm goes off.
+    pub fn raise_rtc(&mut self) {
+        self.pm1_status |= Pm1::RTC.bits();
+    }
+
+    /// Ends S3 if an enabled event is up. True once for each sleep.
+    pub fn wake(&mut self) -> bool {
+        let events = self.pm1_status & self.pm1_enable & Pm1::WAKING.bits();
+        let wakes = self.asleep && (events != 0 || self.gpe0_status & self.gpe0_enable != 0);
+        if wakes {
+            self.asleep = false;
+            self.pm1_status |= WAK_STS;
+        }
+        wakes
     }
 
     /// The power button goes down.
@@ -157,9 +182,13 @@ impl AcpiPm {
         None
     }
 
-    fn sleep_request(&self) -> SleepRequest {
+    fn sleep_request(&mut self) -> SleepRequest {
         match ((self.pm1_control & SLP_TYP) >> SLP_TYP_SHIFT) as u8 {
             SLEEP_TYPE_S5 => SleepRequest::SoftOff,
+            SLEEP_TYPE_S3 => {
+                self.asleep = true;
+                SleepRequest::SuspendToRam
+            }
             other => SleepRequest::Unsupported(other),
         }
     }

@@ -1,5 +1,4 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
@@ -12,7 +11,7 @@ struct Board {
     clock: Arc<ManualClock>,
     sci: Arc<ProbeIrq>,
     timer: Arc<ProbeTimer>,
-    power_offs: Arc<AtomicUsize>,
+    changes: Arc<Mutex<Vec<PowerChange>>>,
     pm: AcpiPmDevice,
 }
 
@@ -21,17 +20,15 @@ impl Board {
         let clock = Arc::new(ManualClock::new(0));
         let sci = Arc::new(ProbeIrq::new());
         let timer = Arc::new(ProbeTimer::new());
-        let power_offs = Arc::new(AtomicUsize::new(0));
-        let counter = power_offs.clone();
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let noted = changes.clone();
         let pm = AcpiPmDevice::new(
             clock.clone(),
             Box::new(sci.clone()),
             Box::new(timer.clone()),
-            Box::new(move || {
-                counter.fetch_add(1, Ordering::SeqCst);
-            }),
+            Box::new(move |change| noted.lock().unwrap().push(change)),
         );
-        Self { clock, sci, timer, power_offs, pm }
+        Self { clock, sci, timer, changes, pm }
     }
 
     fn inw(&mut self, offset: u64) -> u16 {
@@ -42,6 +39,11 @@ impl Board {
 
     fn outw(&mut self, offset: u64, value: u16) {
         self.pm.write(offset, &value.to_le_bytes());
+    }
+
+    /// What has happened to the power since the last call.
+    fn changes(&self) -> Vec<PowerChange> {
+        std::mem::take(&mut *self.changes.lock().unwrap())
     }
 
     fn timer(&mut self) -> u32 {
@@ -120,17 +122,77 @@ fn general_purpose_events() {
 fn sleep_type_0_powers_off() {
     let mut board = Board::new();
     board.outw(PM1A_CONTROL, 0x0001);
-    assert_eq!(board.power_offs.load(Ordering::SeqCst), 0);
-    // S3 is ignored, and SLP_EN reads as 0.
-    board.outw(PM1A_CONTROL, 0x2401);
-    assert_eq!(board.power_offs.load(Ordering::SeqCst), 0);
-    assert_eq!(board.inw(PM1A_CONTROL), 0x0401);
+    assert_eq!(board.changes(), []);
+    // Type 2 is ignored, and SLP_EN reads as 0.
+    board.outw(PM1A_CONTROL, 0x2801);
+    assert_eq!(board.changes(), []);
+    assert_eq!(board.inw(PM1A_CONTROL), 0x0801);
     board.outw(PM1A_CONTROL, 0x2001);
-    assert_eq!(board.power_offs.load(Ordering::SeqCst), 1);
+    assert_eq!(board.changes(), [PowerChange::Off]);
     // The high byte alone does it too.
     board.pm.write(PM1A_CONTROL + 1, &[0x20]);
-    assert_eq!(board.power_offs.load(Ordering::SeqCst), 2);
+    assert_eq!(board.changes(), [PowerChange::Off]);
     assert!(board.pm.state().sci_enabled());
+}
+
+/// An enable bit of PM1, and what raises its event.
+type Wakener = (u16, fn(&mut AcpiPmDevice));
+
+#[test]
+fn enabled_events_end_sleep_type_1() {
+    let events: [Wakener; 2] =
+        [(0x0100, AcpiPmDevice::press_power_button), (0x0400, AcpiPmDevice::rtc_alarm)];
+    for (bit, raise) in events {
+        let mut board = Board::new();
+        board.outw(PM1A_CONTROL, 0x2401);
+        assert_eq!(board.changes(), [PowerChange::Suspend]);
+        // Not enabled.
+        raise(&mut board.pm);
+        assert_eq!((board.changes(), board.inw(PM1A_EVENT)), (vec![], bit));
+        board.outw(PM1A_EVENT, bit);
+        board.outw(PM1A_EVENT + 2, bit);
+        assert_eq!(board.changes(), []);
+        raise(&mut board.pm);
+        assert_eq!(
+            (board.changes(), board.inw(PM1A_EVENT)),
+            (vec![PowerChange::Wake], 0x8000 | bit)
+        );
+        // Once; and the bit that says so is cleared as the others are.
+        raise(&mut board.pm);
+        board.outw(PM1A_EVENT, 0x8000);
+        assert_eq!((board.changes(), board.inw(PM1A_EVENT)), (vec![], bit));
+    }
+}
+
+#[test]
+fn a_general_purpose_event_ends_sleep() {
+    let mut board = Board::new();
+    board.outw(GPE0 + 2, 4);
+    board.outw(PM1A_CONTROL, 0x2401);
+    board.pm.raise_gpe(1);
+    assert_eq!(board.changes(), [PowerChange::Suspend]);
+    board.pm.raise_gpe(2);
+    assert_eq!(board.changes(), [PowerChange::Wake]);
+}
+
+#[test]
+fn what_is_up_already_ends_sleep_at_once() {
+    let mut board = Board::new();
+    board.pm.rtc_alarm();
+    board.outw(PM1A_EVENT + 2, 0x0400);
+    board.outw(PM1A_CONTROL, 0x2401);
+    assert_eq!(board.changes(), [PowerChange::Suspend, PowerChange::Wake]);
+}
+
+#[test]
+fn the_timer_does_not_end_sleep() {
+    let mut board = Board::new();
+    board.pm.enable_acpi();
+    board.outw(PM1A_EVENT + 2, 0x0001);
+    board.outw(PM1A_CONTROL, 0x2401);
+    board.clock.set(3 * NS_PER_SECOND);
+    board.pm.timer_expired(3 * NS_PER_SECOND);
+    assert_eq!((board.changes(), board.inw(PM1A_EVENT)), (vec![PowerChange::Suspend], 1));
 }
 
 #[test]
@@ -176,7 +238,7 @@ fn a_device_made_late_starts_without_events() {
     clock.set(60 * NS_PER_SECOND);
     let sci = Box::new(crate::interrupt::UnconnectedIrq);
     let timer = Box::new(crate::clock::UnconnectedTimer);
-    let mut pm = AcpiPmDevice::new(clock, sci, timer, Box::new(|| {}));
+    let mut pm = AcpiPmDevice::new(clock, sci, timer, Box::new(|_| {}));
     let mut data = [0xff; 4];
     pm.read(PM1A_EVENT, &mut data);
     assert_eq!(data, [0; 4]);

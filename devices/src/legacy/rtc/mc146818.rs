@@ -269,6 +269,11 @@ impl Rtc {
         self.stored(index::C) & enables.bits() != 0
     }
 
+    /// Whether the alarm is what raises the interrupt output, alone or with others.
+    pub fn alarm(&self) -> bool {
+        self.b().contains(B::AIE) && self.stored(index::C) & C::AF.bits() != 0
+    }
+
     /// The reset input: disables interrupts and clears the flags. Time and RAM stay.
     pub fn reset(&mut self) {
         let kept = self.b() - (B::PIE | B::AIE | B::UIE | B::SQWE);

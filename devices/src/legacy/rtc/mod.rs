@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use crate::bus::{BusDevice, read_bytes, write_bytes};
 use crate::clock::{Clock, Timer, TimerClient};
-use crate::interrupt::IrqLine;
+use crate::interrupt::{IrqLine, UnconnectedIrq};
 
 /// The ports, for [`crate::Bus::insert_ports`].
 pub const PORTS: &[(u16, u16)] = &[(0x70, 2)];
@@ -85,13 +85,21 @@ pub struct RtcDevice {
     clock: Arc<dyn Clock>,
     irq: Box<dyn IrqLine>,
     timer: Box<dyn Timer>,
+    alarm: Box<dyn IrqLine>,
 }
 
 impl RtcDevice {
     /// Attaches a clock that shows the wall clock's UTC: `irq` is IRQ8, `timer` its own alarm.
     pub fn new(clock: Arc<dyn Clock>, irq: Box<dyn IrqLine>, timer: Box<dyn Timer>) -> Self {
         let rtc = Rtc::new(moment(&*clock));
-        Self { rtc, clock, irq, timer }
+        Self { rtc, clock, irq, timer, alarm: Box::new(UnconnectedIrq) }
+    }
+
+    /// Connects the alarm's own output: up while the alarm's flag and its enable bit are. IRQ8 does
+    /// not tell it from the other interrupts.
+    pub fn connect_alarm(&mut self, alarm: Box<dyn IrqLine>) {
+        self.alarm = alarm;
+        self.alarm.set_level(self.rtc.alarm());
     }
 
     /// Sets the guest's time `seconds` ahead of the wall clock: a time zone, or another date.
@@ -150,6 +158,7 @@ impl RtcDevice {
     fn drive(&mut self, moment: Moment) {
         self.rtc.settle(moment);
         self.irq.set_level(self.rtc.interrupt());
+        self.alarm.set_level(self.rtc.alarm());
         self.timer.arm(self.rtc.next_event(moment));
     }
 }

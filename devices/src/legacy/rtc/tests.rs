@@ -370,3 +370,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_alarm_has_an_output_of_its_own() {
+    let mut board = Board::new();
+    let alarm = Arc::new(ProbeIrq::new());
+    board.rtc.connect_alarm(Box::new(alarm.clone()));
+    for index in [1, 3, 5] {
+        board.set(index, 0xc0);
+    }
+    // The update interrupt alone does not raise it, nor does the flag without its enable bit.
+    board.set(B, 0x12);
+    board.run(NS_PER_SECOND);
+    assert!(board.irq.level() && !alarm.level());
+    assert_eq!(board.get(C) & 0x30, 0x30);
+    board.set(B, 0x22);
+    board.run(NS_PER_SECOND);
+    assert!(board.irq.level() && alarm.level());
+    board.get(C);
+    assert!(!alarm.level());
+}
