@@ -60,6 +60,44 @@ impl Subject for Wrong {
         }
         Ok(outcome)
     }
+
+    fn forget(&mut self) {
+        self.0.forget();
+    }
+}
+
+/// An interpreter that is wrong about CF in the first case that it runs.
+struct WrongAtFirst {
+    right: Interpreter,
+    fresh: bool,
+}
+
+impl Subject for WrongAtFirst {
+    fn run(&mut self, case: &Case) -> Result<Outcome, String> {
+        let mut outcome = self.right.run(case)?;
+        outcome.state.rflags ^= u64::from(std::mem::take(&mut self.fresh));
+        Ok(outcome)
+    }
+
+    fn forget(&mut self) {
+        self.right.forget();
+        self.fresh = true;
+    }
+}
+
+#[test]
+fn what_only_a_fresh_engine_does_is_shrunk() {
+    let filter = Some("nop".to_owned());
+    let engines = vec![Engine::Interp];
+    let options = Options { filter, engines, count: 20, threads: 1, ..Options::default() };
+    let make = |_| -> Result<Box<dyn Subject>, GuestError> {
+        Ok(Box::new(WrongAtFirst { right: Interpreter::new(&LDT)?, fresh: true }))
+    };
+    let summary = host::run_with(&options, &Progress::new(), &make).expect("runs");
+    assert_eq!(summary.total().scores[0].differed, 1, "{summary}");
+    let findings = summary.forms.iter().flat_map(|form| &form.scores[0].findings);
+    let text = &findings.last().expect("a finding").text;
+    assert!(text.contains("RFLAGS: host") && !text.contains("RBX="), "{text}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub enum GuestError {
 pub trait Subject {
     /// Runs a case. `Err` is a text for what no guest should be able to make happen.
     fn run(&mut self, case: &Case) -> Result<Outcome, String>;
+    /// Drops what it has cached, translations of addresses and of code: as if it were new.
+    fn forget(&mut self);
 }
 
 // Physical memory: page tables, the kernel's page, the window.
@@ -306,6 +308,13 @@ impl<E: Executor> Guest<E> {
 }
 
 impl<E: Executor> Subject for Guest<E> {
+    fn forget(&mut self) {
+        // Where there is no memory for another, this one goes on.
+        if let Ok(new) = Guest::new(&self.ldt) {
+            *self = new;
+        }
+    }
+
     fn run(&mut self, case: &Case) -> Result<Outcome, String> {
         match catch_unwind(AssertUnwindSafe(|| self.execute(case))) {
             Ok(result) => result,
@@ -317,7 +326,7 @@ impl<E: Executor> Subject for Guest<E> {
                     .unwrap_or("no message")
                     .to_owned();
                 // Whatever it was doing is unfinished.
-                match Guest::new(&self.ldt.clone()) {
+                match Guest::new(&self.ldt) {
                     Ok(new) => *self = new,
                     Err(error) => return Err(format!("PANIC: {text}; then: {error}")),
                 }

@@ -316,6 +316,11 @@ impl Bench {
         Some(self.judge(subject, case, &host))
     }
 
+    /// Makes an engine drop what it has cached.
+    pub(crate) fn forget(&mut self, subject: usize) {
+        self.subjects[subject].1.forget();
+    }
+
     fn judge(&mut self, subject: usize, case: &Case, host: &Outcome) -> Verdict {
         let ours = match self.subjects[subject].1.run(case) {
             Ok(ours) => ours,
