@@ -149,6 +149,14 @@ impl Insn {
         &self.bytes[..usize::from(self.len)]
     }
 
+    /// The 11 bits that FOP keeps of an x87 instruction: the low three of the escape byte, and the
+    /// ModR/M byte (SDM vol. 1, section 8.1.9). Of others, something without meaning.
+    pub fn x87_opcode(&self) -> u16 {
+        let escape = self.as_bytes().iter().position(|b| (0xD8..=0xDF).contains(b)).unwrap_or(0);
+        let byte = |i: usize| u16::from(self.bytes[i % MAX_LENGTH]);
+        (byte(escape) & 7) << 8 | byte(escape + 1)
+    }
+
     /// iced's instruction, decoded again as if at address `rip`.
     pub fn to_iced(&self, rip: u64) -> Instruction {
         let bits = u32::from(self.bits);

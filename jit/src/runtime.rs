@@ -55,6 +55,10 @@ pub(crate) struct Runtime {
     pub(crate) vector_loaded: u32,
     /// Whether the guest's x87 state is in the host's.
     pub(crate) x87_loaded: u32,
+    /// Then the pointers to its last instruction and operand, since the host's lead to host code.
+    pub(crate) x87_fop: u32,
+    pub(crate) x87_fip: u64,
+    pub(crate) x87_fdp: u64,
     /// The host stack pointer at the entry.
     pub(crate) host_rsp: u64,
     /// The stack pointer of translated code, kept across exits.

@@ -25,6 +25,9 @@ pub(crate) struct Addresses {
     pub(crate) flags: i32,
     pub(crate) vector_loaded: i32,
     pub(crate) x87_loaded: i32,
+    pub(crate) x87_fop: i32,
+    pub(crate) x87_fip: i32,
+    pub(crate) x87_fdp: i32,
     pub(crate) interrupt_waits: i32,
     pub(crate) indirect: i32,
     pub(crate) code_tag: i32,
@@ -447,8 +450,15 @@ impl Emitter<'_> {
         let area = self.cpu + offset_of!(Cpu, x87) as i32;
         let header = area + offset_of!(X87, xstate_bv) as i32;
         let loaded = self.runtime(offset_of!(Runtime, x87_loaded));
+        let (fop, fip, fdp) = self.x87_pointers();
         dynasm!(self.ops
             ; .arch x64
+            ; movzx r10d, WORD [fop.0]
+            ; mov [fop.1], r10d
+            ; mov r10, [fip.0]
+            ; mov [fip.1], r10
+            ; mov r10, [fdp.0]
+            ; mov [fdp.1], r10
             ; mov r10, rax
             ; mov r11, rdx
             ; mov eax, 1
@@ -462,6 +472,15 @@ impl Emitter<'_> {
             ; ret
         );
         start
+    }
+
+    /// Where FOP, FIP and FDP are: in the context, and while x87 state is loaded.
+    fn x87_pointers(&self) -> ((i32, i32), (i32, i32), (i32, i32)) {
+        let context = |offset| self.cpu + (offset_of!(Cpu, x87) + offset) as i32;
+        let fop = (context(offset_of!(X87, fop)), self.runtime(offset_of!(Runtime, x87_fop)));
+        let fip = (context(offset_of!(X87, fip)), self.runtime(offset_of!(Runtime, x87_fip)));
+        let fdp = (context(offset_of!(X87, fdp)), self.runtime(offset_of!(Runtime, x87_fdp)));
+        (fop, fip, fdp)
     }
 
     /// Stores loaded vector and x87 state to the context. Called when registers are spilled:
@@ -487,8 +506,7 @@ impl Emitter<'_> {
             dynasm!(self.ops ; .arch x64 ; vzeroupper);
         }
         let area = self.cpu + offset_of!(Cpu, x87) as i32;
-        let fip = area + offset_of!(X87, fip) as i32;
-        let fdp = area + offset_of!(X87, fdp) as i32;
+        let (fop, fip, fdp) = self.x87_pointers();
         dynasm!(self.ops
             ; .arch x64
             ; x87:
@@ -499,8 +517,12 @@ impl Emitter<'_> {
             ; xor edx, edx
             ; xsave64 [area]
             // Addresses of host code are not for the guest.
-            ; mov QWORD [fip], 0
-            ; mov QWORD [fdp], 0
+            ; mov eax, [fop.1]
+            ; mov [fop.0], ax
+            ; mov rax, [fip.1]
+            ; mov [fip.0], rax
+            ; mov rax, [fdp.1]
+            ; mov [fdp.0], rax
             ; fninit
             ; done:
             ; ret

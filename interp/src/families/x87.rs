@@ -10,7 +10,7 @@ mod lines;
 
 use crate::access::{self, Intent};
 use crate::flow::{Flow, Handler, undefined};
-use decoder::{Insn, MAX_LENGTH};
+use decoder::Insn;
 use native::{MemoryUse, Prepared, Scratch, Thunk, Unit};
 use softmmu::{Access, Mmu};
 use x86::control::cr0;
@@ -87,20 +87,13 @@ fn record_pointers(cpu: &mut Cpu, insn: &Insn, before: &X87, has_memory: bool) {
     };
     let start = cpu.rip.wrapping_sub(u64::from(insn.len));
     cpu.x87.fip = with_selector(start, cpu.cs().selector);
-    cpu.x87.fop = opcode(insn);
+    cpu.x87.fop = insn.x87_opcode();
     cpu.x87.fdp = if has_memory {
         let segment = cpu.seg[usize::from(insn.mem.seg) % 6].selector;
         with_selector(access::effective_address(cpu, insn), segment)
     } else {
         before.fdp
     };
-}
-
-/// The 11 opcode bits: the low three of the escape byte, and the ModR/M byte.
-fn opcode(insn: &Insn) -> u16 {
-    let escape = insn.as_bytes().iter().position(|b| (0xD8..=0xDF).contains(b)).unwrap_or(0);
-    let byte = |i: usize| u16::from(insn.bytes[i % MAX_LENGTH]);
-    (byte(escape) & 7) << 8 | byte(escape + 1)
 }
 
 /// Runs a thunk that uses x87 or MMX state. The pointers are left undefined.

@@ -73,8 +73,9 @@ impl Unit<'_> {
     pub(super) fn exit_by(&mut self, site: usize, target: u64) {
         let rest = (self.count - self.index - 1) as i32;
         let (saved, key) = (self.flags.slot, self.key);
-        if rest != 0 && (self.env.exact || self.env.counter.is_some()) {
-            self.cold.push(Cold::SideExit { site, rest, target, saved });
+        let pointers = self.x87_pointers.clone();
+        if rest != 0 && (self.env.exact || self.env.counter.is_some() || pointers.is_some()) {
+            self.cold.push(Cold::SideExit { site, rest, target, saved, pointers });
         } else {
             self.links.push(LinkRequest { site, trampoline: 0, target, saved, key });
         }

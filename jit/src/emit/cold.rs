@@ -1,5 +1,6 @@
 //! The cold section behind a block.
 
+use super::x87::Pointers;
 use super::{FlagState, LinkRequest, Part, Unit};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use interp::engine::block::Op;
@@ -15,9 +16,11 @@ pub(crate) enum Cold {
         restore: bool,
         vectors: bool,
         x87: bool,
+        /// Of the x87 copies in front.
+        pointers: Option<Box<Pointers>>,
     },
     /// The same where the helper does not come back.
-    Leaving { label: DynamicLabel, site: u32 },
+    Leaving { label: DynamicLabel, site: u32, pointers: Option<Box<Pointers>> },
     /// A taken branch in the middle of the block.
     SideExit {
         /// Offset of the branch's displacement.
@@ -26,6 +29,7 @@ pub(crate) enum Cold {
         rest: i32,
         target: u64,
         saved: bool,
+        pointers: Option<Box<Pointers>>,
     },
     /// A request, or too few instructions left: `count` of them are given back. Flags may be saved
     /// already.
@@ -47,13 +51,14 @@ impl Unit<'_> {
         let site = self.site(op, true);
         let (vectors, x87) = (self.vectors, self.x87);
         let restore = self.flags.eflags;
-        self.cold.push(Cold::Slow { label, back, site, restore, vectors, x87 });
+        let pointers = self.x87_pointers.clone();
+        self.cold.push(Cold::Slow { label, back, site, restore, vectors, x87, pointers });
     }
 
     /// The slow path of the current instruction, a branch: the helper leaves the block.
     pub(super) fn add_slow_branch(&mut self, op: &Op, label: DynamicLabel) {
         let site = self.site(op, true);
-        self.cold.push(Cold::Leaving { label, site });
+        self.cold.push(Cold::Leaving { label, site, pointers: self.x87_pointers.clone() });
     }
 
     /// The slow path of the current instruction, behind which execution goes on in another block.
@@ -99,8 +104,11 @@ impl Unit<'_> {
             let part = self.part(&item);
             self.note(part);
             match item {
-                Cold::Slow { label, back, site, restore, vectors, x87 } => {
+                Cold::Slow { label, back, site, restore, vectors, x87, pointers } => {
                     self.place(label);
+                    if let Some(pointers) = pointers {
+                        self.note_x87_pointers(&pointers);
+                    }
                     dynasm!(self.ops ; .arch x64 ; mov r11d, site as i32);
                     self.call(self.env.stubs.helper);
                     if vectors {
@@ -114,12 +122,19 @@ impl Unit<'_> {
                     }
                     dynasm!(self.ops ; .arch x64 ; jmp =>back);
                 }
-                Cold::Leaving { label, site } => {
-                    dynasm!(self.ops ; .arch x64 ; =>label ; mov r11d, site as i32);
+                Cold::Leaving { label, site, pointers } => {
+                    self.place(label);
+                    if let Some(pointers) = pointers {
+                        self.note_x87_pointers(&pointers);
+                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r11d, site as i32);
                     self.call(self.env.stubs.helper);
                 }
-                Cold::SideExit { site, rest, target, saved } => {
+                Cold::SideExit { site, rest, target, saved, pointers } => {
                     fixups.push((site, self.offset()));
+                    if let Some(pointers) = pointers {
+                        self.note_x87_pointers(&pointers);
+                    }
                     if self.env.exact {
                         self.add_keeping_flags(self.env.addresses.budget, rest);
                     }

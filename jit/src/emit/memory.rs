@@ -189,8 +189,14 @@ impl Unit<'_> {
 
     /// R11 = the operand's offset within its segment.
     pub(super) fn operand_offset(&mut self, op: &Op, insn: &Instruction) {
-        if let Address::Constant(value) = self.effective_address(op, insn) {
-            self.load_constant(value);
+        self.operand_offset_in(op, insn, 11);
+    }
+
+    /// The same in host register `to`, 10 or 11. R11 is kept where it is R10, unless base and index
+    /// are both in the context. Keeps EFLAGS.
+    pub(super) fn operand_offset_in(&mut self, op: &Op, insn: &Instruction, to: u8) {
+        if let Address::Constant(value) = self.effective_address_in(op, insn, to) {
+            self.load_constant_in(value, to);
         }
     }
 
@@ -214,7 +220,9 @@ impl Unit<'_> {
         if base == Register::None && index == Register::None {
             return Address::Constant(cut(displacement as u64));
         }
-        let base = self.address_register(base, Register::R11);
+        let only_one = to == 10 && !is_in_context(index);
+        let base =
+            self.address_register(base, if only_one { Register::R10 } else { Register::R11 });
         let index = self.address_register(index, Register::R10);
         let plain = index == Register::None && displacement == 0;
         if plain && op.insn.mem.addr_size == 8 {

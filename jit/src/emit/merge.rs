@@ -165,7 +165,7 @@ impl Tracker {
 }
 
 /// The number of the general-purpose register that is written, if one is.
-fn written_gpr(used: &UsedRegister) -> Option<usize> {
+pub(super) fn written_gpr(used: &UsedRegister) -> Option<usize> {
     let written = is_written(used.access()) && used.register().is_gpr();
     written.then(|| used.register().full_register().number())
 }

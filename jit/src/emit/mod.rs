@@ -24,6 +24,7 @@ mod stack;
 mod string;
 mod system;
 mod vector;
+mod x87;
 
 use crate::arena::Spot;
 use crate::helper::Site;
@@ -133,6 +134,8 @@ pub(crate) struct Unit<'a> {
     vectors: bool,
     /// x87 state is in the host's for certain.
     x87: bool,
+    /// Pointers of x87 copies that are still to be noted.
+    x87_pointers: Option<Box<x87::Pointers>>,
     /// Nothing follows: an unconditional branch was emitted.
     ended: bool,
     /// RIP of the current instruction and of the next.
@@ -193,6 +196,7 @@ pub(crate) fn emit_block(
         fixups: Vec::new(),
         vectors: false,
         x87: false,
+        x87_pointers: None,
         ended: false,
         rip,
         next: rip,
@@ -238,6 +242,10 @@ impl<'a> Unit<'a> {
                 .is_some_and(|(op, insn)| self.owed != 0 && self.continues_run(i + 1, op, insn));
             if !run_goes_on {
                 self.pay_stack();
+            }
+            let next = insns.get(i + 1).zip(iced.get(i + 1));
+            if !next.is_some_and(|(op, insn)| self.may_owe_x87_pointers(i + 1, op, insn)) {
+                self.pay_x87_pointers();
             }
         }
         if !self.ended {
@@ -389,6 +397,7 @@ impl<'a> Unit<'a> {
 
     /// Calls the interpreter's definition of the current instruction.
     fn call_helper(&mut self, op: &Op) {
+        self.pay_x87_pointers();
         if !self.flags.slot {
             self.save_flags();
         }

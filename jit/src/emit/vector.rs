@@ -135,6 +135,9 @@ impl Unit<'_> {
             if borrowed.entries.len() <= 1 {
                 self.keep_pointer();
             }
+            if thunk.unit == Kind::X87 {
+                self.owe_x87_pointers(op, insn);
+            }
             return true;
         }
         let member = self.member();
@@ -150,6 +153,9 @@ impl Unit<'_> {
         let member = self.member().filter(|_| member.is_some());
         set_host_address(&mut copy, true, member);
         self.copy_with_memory((op, insn), access, (&copy, &borrowed), (member, true));
+        if thunk.unit == Kind::X87 {
+            self.owe_x87_pointers(op, insn);
+        }
         true
     }
 }

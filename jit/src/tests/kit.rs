@@ -340,6 +340,11 @@ pub(super) fn compare(
             (a.x87.fcw, a.x87.fsw, a.x87.ftw),
             "runner {i}: x87 control\n{what}"
         );
+        assert_eq!(
+            (b.x87.fop, hex(b.x87.fip), hex(b.x87.fdp)),
+            (a.x87.fop, hex(a.x87.fip), hex(a.x87.fdp)),
+            "runner {i}: x87 pointers\n{what}"
+        );
         let memory = other.data();
         if memory != data {
             let at = memory.iter().zip(&data).position(|(a, b)| a != b);

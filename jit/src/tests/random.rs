@@ -53,8 +53,9 @@ pub(super) fn bytes(random: &mut Random, bits: u32) -> [u8; 15] {
     if bits == 64 && random.below(2) == 0 {
         put(0x40 | random.below(16) as u8);
     }
-    match random.below(10) {
+    match random.below(11) {
         0..=4 => {}
+        10 => put(0xD8 | random.below(8) as u8),
         5..=8 => put(0x0F),
         _ => {
             put(0x0F);

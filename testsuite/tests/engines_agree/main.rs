@@ -213,10 +213,6 @@ fn compare(
                 }
                 second.load(&first.cpu, &memory);
             }
-            // Not compared, nor kept alike: see `replay::stores_x87_pointers`.
-            let x87 = first.cpu.x87;
-            (second.cpu.x87.fip, second.cpu.x87.fdp, second.cpu.x87.fop) =
-                (x87.fip, x87.fdp, x87.fop);
             let paging_structures = PAGING_STRUCTURES.0 as usize..PAGING_STRUCTURES.1 as usize;
             let stale = memory[paging_structures.clone()] != before.1[paging_structures]
                 || first.cpu.cr3 != before.0.cr3;

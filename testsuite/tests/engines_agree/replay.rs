@@ -56,9 +56,6 @@ pub(crate) fn replay(cpu: &Cpu, memory: &[u8], end: &Cpu, limit: u64) -> Replay 
             if undefined_result(raw) {
                 excuse.get_or_insert_with(|| format!("undefined result of {line}"));
             }
-            if stores_x87_pointers(raw) {
-                excuse.get_or_insert_with(|| format!("x87 pointers stored by {line}"));
-            }
         }
         if faulted {
             line += "  (exception)";
@@ -136,16 +133,6 @@ fn undefined_result(raw: &Instruction) -> bool {
         Shld | Shrd | Bswap => narrow,
         _ => false,
     }
-}
-
-/// Whether it stores the x87's instruction and data pointers, which copies do not keep
-/// (docs/DEPARTURES.md).
-fn stores_x87_pointers(raw: &Instruction) -> bool {
-    use Mnemonic::*;
-    matches!(
-        raw.mnemonic(),
-        Fnstenv | Fstenv | Fnsave | Fsave | Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsaveopt
-    )
 }
 
 fn counted(raw: &Instruction) -> bool {

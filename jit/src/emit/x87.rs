@@ -1,0 +1,97 @@
+//! The pointers to the last x87 instruction and its operand (SDM vol. 1, section 8.1.8).
+//!
+//! The host's own would be addresses of host code, so copies note the guest's in the runtime. Who
+//! could look at them is not in the block: they are noted once, in front of its end or of a helper,
+//! and in cold code where the block is left before.
+
+use super::Unit;
+use super::merge::written_gpr;
+use crate::regs::is_in_context;
+use crate::strategy::{Emit, strategy};
+use dynasmrt::{DynasmApi, dynasm};
+use iced_x86::{Instruction, InstructionInfoFactory};
+use interp::engine::block::Op;
+
+/// Hardware number of the code segment register.
+const CS: u8 = 1;
+
+/// What copies have not noted yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointers {
+    /// Offset of the last instruction in the code segment, and its opcode.
+    rip: u64,
+    opcode: u16,
+    /// The last one with an operand in memory. The registers of its address are as they were.
+    operand: Option<(Op, Instruction)>,
+}
+
+impl Unit<'_> {
+    /// The current instruction was copied.
+    pub(super) fn owe_x87_pointers(&mut self, op: &Op, insn: &Instruction) {
+        let operand = match op.insn.has_mem() {
+            true => Some((*op, *insn)),
+            false => self.x87_pointers.as_ref().and_then(|owed| owed.operand),
+        };
+        let opcode = op.insn.x87_opcode();
+        self.x87_pointers = Some(Box::new(Pointers { rip: self.rip, opcode, operand }));
+    }
+
+    /// Whether what is owed can wait until behind instruction `index`: a copy of any kind, or a
+    /// branch out of the middle of the block, which leaves by way of cold code.
+    pub(super) fn may_owe_x87_pointers(&self, index: usize, op: &Op, insn: &Instruction) -> bool {
+        let Some(owed) = &self.x87_pointers else { return false };
+        let quiet = match strategy(op, self.key) {
+            Emit::Passthrough => true,
+            Emit::Custom(_) => insn.is_jcc_short_or_near() && index + 1 < self.count,
+            Emit::Helper => false,
+        };
+        let in_address = |n: usize| {
+            owed.operand.as_ref().is_some_and(|(_, insn)| {
+                [insn.memory_base(), insn.memory_index()]
+                    .iter()
+                    .any(|r| r.is_gpr() && r.full_register().number() == n)
+            })
+        };
+        let mut factory = InstructionInfoFactory::new();
+        let used = factory.info(insn).used_registers();
+        let moves = used.iter().filter_map(written_gpr).any(in_address);
+        quiet && !moves
+    }
+
+    /// Notes what is owed. Destroys R10, and R11 where an address has two registers of the context;
+    /// keeps EFLAGS.
+    pub(super) fn pay_x87_pointers(&mut self) {
+        if let Some(owed) = self.x87_pointers.take() {
+            self.note_x87_pointers(&owed);
+        }
+    }
+
+    pub(super) fn note_x87_pointers(&mut self, owed: &Pointers) {
+        let addresses = self.env.addresses;
+        let (fop, fip, fdp) = (addresses.x87_fop, addresses.x87_fip, addresses.x87_fdp);
+        dynasm!(self.ops ; .arch x64 ; mov DWORD [fop], i32::from(owed.opcode));
+        if !self.key.is_long() {
+            let selector = addresses.selector(CS);
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov DWORD [fip], owed.rip as i32
+                ; movzx r10d, WORD [selector]
+                ; mov [fip + 4], r10d
+            );
+        } else if let Ok(low) = i32::try_from(owed.rip as i64) {
+            dynasm!(self.ops ; .arch x64 ; mov QWORD [fip], low);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov r10, QWORD owed.rip as i64 ; mov [fip], r10);
+        }
+        let Some((op, insn)) = &owed.operand else { return };
+        if is_in_context(insn.memory_base()) && is_in_context(insn.memory_index()) {
+            self.resident = None;
+        }
+        self.operand_offset_in(op, insn, 10);
+        dynasm!(self.ops ; .arch x64 ; mov [fdp], r10);
+        if !self.key.is_long() {
+            let selector = addresses.selector(op.insn.mem.seg);
+            dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [selector] ; mov [fdp + 4], r10d);
+        }
+    }
+}
