@@ -329,7 +329,7 @@ impl Comparer<'_> {
             return;
         }
         let (host, mut ours) = (host.memory.bytes(), ours.memory.bytes());
-        for (mask, bytes) in self.memory_masks() {
+        for (mask, bytes) in self.memory_masks(&host) {
             let differs = |&at: &usize| ours[at] != host[at];
             let bytes: Vec<usize> = bytes.filter_map(offset_of).filter(differs).collect();
             if !bytes.is_empty() && self.excuse(mask) {
@@ -343,7 +343,7 @@ impl Comparer<'_> {
     }
 
     /// Linear addresses where memory may differ.
-    fn memory_masks(&self) -> Vec<(Mask, Range<u64>)> {
+    fn memory_masks(&self, host: &[u8; MEMORY]) -> Vec<(Mask, Range<u64>)> {
         let mut masks = Vec::new();
         let from = |start: u64, range: Range<u64>| {
             start.wrapping_add(range.start)..start.wrapping_add(range.end)
@@ -354,13 +354,30 @@ impl Comparer<'_> {
                     Mnemonic::Fnstenv | Mnemonic::Fnsave,
                     MemorySize::FpuEnv14 | MemorySize::FpuState94,
                 ) => 6..14,
+                // FCS and FDS. Where all are zero, the system may have switched processes behind the
+                // loading of the pointers, which it does by XSAVE.
+                (Mnemonic::Fnstenv | Mnemonic::Fnsave, _)
+                    if keeps_x87_pointers()
+                        && from(start, 12..24).filter_map(offset_of).any(|at| host[at] != 0) =>
+                {
+                    masks.push((Mask::X87Pointers, from(start, 16..18)));
+                    24..26
+                }
                 (Mnemonic::Fnstenv | Mnemonic::Fnsave, _) => 12..28,
                 (
                     Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Xsave | Mnemonic::Xsave64,
                     _,
                 ) => {
                     masks.push((Mask::MxcsrMask, from(start, 28..32)));
-                    6..24
+                    match (keeps_x87_pointers(), self.insn.mnemonic()) {
+                        (true, Mnemonic::Fxsave64 | Mnemonic::Xsave64) => 0..0,
+                        // FCS and FDS.
+                        (true, _) => {
+                            masks.push((Mask::X87Pointers, from(start, 12..14)));
+                            20..22
+                        }
+                        (false, _) => 6..24,
+                    }
                 }
                 _ => 0..0,
             };
@@ -401,6 +418,16 @@ const POINTER: u64 = 0xFFFF_FFFF_FFFF;
 pub(super) fn is_amd() -> bool {
     static AMD: OnceLock<bool> = OnceLock::new();
     *AMD.get_or_init(|| x86::cpuid::Policy::host(1).is_amd())
+}
+
+/// Whether x87 pointers that the sandbox loads are in place without a pending error, and the images
+/// of FXSAVE and XSAVE have zeros for them then.
+fn keeps_x87_pointers() -> bool {
+    static KEEPS: OnceLock<bool> = OnceLock::new();
+    *KEEPS.get_or_init(|| {
+        let host = x86::cpuid::Policy::host(1);
+        host.is_amd() && host.has(x86::cpuid::Feature::Xsaveerptr)
+    })
 }
 
 /// Whether guests have the AVX-512 registers, which they have where the host has them.

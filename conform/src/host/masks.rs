@@ -247,9 +247,12 @@ impl Mask {
                 "x87-pointers",
                 "FOP, FIP and FDP on AMD's processors, which save and restore them only while an \
                  unmasked x87 exception is pending (Linux knows it as X86_BUG_FXSAVE_LEAK): they are \
-                 compared where the signal frame holds them. So it is for the images that FNSTENV, \
-                 FNSAVE, FXSAVE and XSAVE write. Of 64-bit pointers, 48 bits: Zen 5 keeps 57. FCS and \
-                 FDS are deprecated and not in the 64-bit form (SDM vol. 1, section 8.1.8).",
+                 compared where the signal frame holds them. In the images that FNSTENV, FNSAVE, \
+                 FXSAVE and XSAVE write they are compared on AMD's processors with XSAVEERPTR, which \
+                 load them always, but for the 16-bit format of FNSTENV and FNSAVE and where a switch \
+                 of processes may have cleared them. Of 64-bit pointers, \
+                 48 bits: Zen 5 keeps 57. FCS and FDS are deprecated, and the signal frame does not have \
+                 them (SDM vol. 1, section 8.1.8).",
             ),
         }
     }

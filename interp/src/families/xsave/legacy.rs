@@ -25,17 +25,22 @@ pub(super) fn set_mxcsr(cpu: &mut Cpu, value: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The first 24 bytes of an area, and the stack.
+/// The first 24 bytes of an area, and the stack. AMD's processors save the pointers only while an
+/// error is pending (APM vol. 5, FXSAVE), and those with XSAVEERPTR zeros otherwise.
 pub(super) fn save_x87(cpu: &Cpu, wide_pointers: bool) -> ([u8; 24], &[[u8; 16]; 8]) {
     let x87 = &cpu.x87;
+    let (fop, fip, fdp) = match cpu.policy.is_amd() && !x87.error_pending() {
+        true => (0, 0, 0),
+        false => (x87.fop, x87.fip, x87.fdp),
+    };
     let pointer = |p: u64| if wide_pointers { p } else { p & 0xFFFF_FFFF_FFFF };
     let mut bytes = [0; 24];
     bytes[0..2].copy_from_slice(&x87.fcw.to_le_bytes());
     bytes[2..4].copy_from_slice(&x87.fsw.to_le_bytes());
     bytes[4] = x87.ftw;
-    bytes[6..8].copy_from_slice(&x87.fop.to_le_bytes());
-    bytes[8..16].copy_from_slice(&pointer(x87.fip).to_le_bytes());
-    bytes[16..24].copy_from_slice(&pointer(x87.fdp).to_le_bytes());
+    bytes[6..8].copy_from_slice(&fop.to_le_bytes());
+    bytes[8..16].copy_from_slice(&pointer(fip).to_le_bytes());
+    bytes[16..24].copy_from_slice(&pointer(fdp).to_le_bytes());
     (bytes, &x87.st)
 }
 

@@ -20,8 +20,9 @@ fn fill(cpu: &mut Cpu) {
         }
     }
     cpu.mxcsr = 0x1FA0;
-    cpu.x87.fcw = 0x27F;
-    cpu.x87.fsw = 0x3800;
+    // An unmasked division by zero is pending, without which AMD's processors save no pointers.
+    cpu.x87.fcw = 0x27B;
+    cpu.x87.fsw = 0xB884;
     cpu.x87.ftw = 0x80;
     cpu.x87.fop = 0x123;
     cpu.x87.fip = 0xFFFF_8000_1234_5678;
@@ -70,8 +71,8 @@ fn standard_layout() {
     let mut kit = kit();
     fill(&mut kit.cpu);
     kit.step(&XSAVE64).expect("saves");
-    assert_eq!(kit.read::<u16>(DATA), 0x27F);
-    assert_eq!(kit.read::<u16>(DATA + 2), 0x3800);
+    assert_eq!(kit.read::<u16>(DATA), 0x27B);
+    assert_eq!(kit.read::<u16>(DATA + 2), 0xB884);
     assert_eq!(kit.read::<u64>(DATA + 8), 0xFFFF_8000_1234_5678);
     assert_eq!(kit.read::<u32>(DATA + 24), 0x1FA0);
     assert_eq!(kit.read::<u8>(DATA + 32 + 16), 0x11);
@@ -79,6 +80,20 @@ fn standard_layout() {
     assert_eq!(kit.read::<u64>(DATA + 576 + 16 * 3), kit.cpu.vector[3].0[2]);
     assert_eq!(kit.read::<u64>(DATA + 512), 7);
     assert_eq!(kit.read::<u64>(DATA + 520), 0);
+}
+
+#[test]
+fn amd_saves_pointers_only_with_a_pending_error() {
+    for (fsw, pending) in [(0xB884, true), (0x3800, false)] {
+        let mut kit = kit();
+        fill(&mut kit.cpu);
+        kit.cpu.x87.fsw = fsw;
+        kit.step(&FXSAVE64).expect("saves");
+        let saved = (kit.read::<u16>(DATA + 6), kit.read::<u64>(DATA + 8), kit.read(DATA + 16));
+        let shown = pending || !kit.cpu.policy.is_amd();
+        let x87 = &kit.cpu.x87;
+        assert_eq!(saved, if shown { (x87.fop, x87.fip, x87.fdp) } else { (0, 0, 0) });
+    }
 }
 
 #[test]
