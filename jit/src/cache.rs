@@ -5,11 +5,13 @@ use crate::emit::Exit;
 use crate::indirect::IndirectCache;
 use crate::key::Key;
 use crate::pages::ByPage;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use softmmu::{CodeWrite, MappingChanges};
 
 /// Entries of the direct-mapped front of the block table.
 const FRONT: usize = 1 << 13;
+/// Links between pages that are made before all of them are undone: some may be noted twice.
+const MAX_CROSS_PAGE: usize = 1 << 20;
 
 /// What a block is found by. RIP belongs to it because it is part of the code: return addresses,
 /// RIP-relative operands. So does the code segment, for its limit, and for its base, without which
@@ -49,7 +51,7 @@ pub(crate) struct Block {
     pub(crate) direct: u64,
     pub(crate) saved: u64,
     /// Links that lead here.
-    incoming: Vec<u32>,
+    incoming: HashSet<u32>,
     /// Links that leave: first and number.
     outgoing: (u32, u32),
     alive: bool,
@@ -58,8 +60,8 @@ pub(crate) struct Block {
 impl Block {
     fn touched_by(&self, write: &CodeWrite) -> bool {
         let first = self.len.min(0x1000 - (self.place.gpa & 0xFFF));
-        write.touches(self.place.gpa, first)
-            || self.second_page.is_some_and(|page| write.touches(page, self.len - first))
+        let second = |page| write.touches(page, self.len - first);
+        self.alive && (write.touches(self.place.gpa, first) || self.second_page.is_some_and(second))
     }
 }
 
@@ -80,6 +82,7 @@ pub(crate) struct BlockCache {
     pub(crate) blocks: Vec<Block>,
     pub(crate) links: Vec<Link>,
     by_place: HashMap<Place, u32>,
+    /// By physical page; blocks that were removed may be among them.
     by_page: HashMap<u64, Vec<u32>>,
     /// Patched links whose target is in another page than their block.
     cross_page: ByPage<u32>,
@@ -146,7 +149,7 @@ impl BlockCache {
             second_page,
             direct,
             saved,
-            incoming: Vec::new(),
+            incoming: HashSet::new(),
             outgoing: (first, exits.len() as u32),
             alive: true,
         });
@@ -195,6 +198,10 @@ impl BlockCache {
         if exit.to.is_some() || !from.alive || !target.alive || !same_place {
             return false;
         }
+        if self.cross_page.added() >= MAX_CROSS_PAGE {
+            self.unlink_all_pages(arena);
+            return false;
+        }
         if from.place.linear & !0xFFF != target.place.linear & !0xFFF {
             self.cross_page.insert(target.place.linear, global, link);
         }
@@ -203,7 +210,7 @@ impl BlockCache {
         }
         exit.to = Some(to);
         arena.patch(exit.site, if exit.saved { target.saved } else { target.direct });
-        self.blocks[to as usize].incoming.push(link);
+        self.blocks[to as usize].incoming.insert(link);
         true
     }
 
@@ -211,8 +218,13 @@ impl BlockCache {
         let exit = &mut self.links[link as usize];
         if let Some(to) = exit.to.take() {
             arena.patch(exit.site, exit.trampoline);
-            self.blocks[to as usize].incoming.retain(|&other| other != link);
+            self.blocks[to as usize].incoming.remove(&link);
         }
+    }
+
+    fn unlink_all_pages(&mut self, arena: &mut Arena) {
+        let mut cross_page = std::mem::take(&mut self.cross_page);
+        cross_page.take_all(|link| self.unlink(arena, link));
     }
 
     /// Undoes the cross-page links whose target's translation may have changed.
@@ -237,9 +249,13 @@ impl BlockCache {
             let hit: Vec<u32> = (list.iter().copied())
                 .filter(|&index| self.blocks[index as usize].touched_by(write))
                 .collect();
-            for index in hit {
+            for &index in &hit {
                 removed.push(self.blocks[index as usize].place.gpa);
                 self.remove(arena, indirect, index);
+            }
+            // Once for all of them: they may be many.
+            if let Some(list) = self.by_page.get_mut(&page).filter(|_| !hit.is_empty()) {
+                list.retain(|&index| self.blocks[index as usize].alive);
             }
         }
         removed
@@ -250,7 +266,6 @@ impl BlockCache {
         let block = &mut self.blocks[index as usize];
         block.alive = false;
         let place = block.place;
-        let pages = [Some(place.gpa & !0xFFF), block.second_page];
         let (first, count) = block.outgoing;
         let incoming = std::mem::take(&mut block.incoming);
         for link in incoming {
@@ -260,11 +275,6 @@ impl BlockCache {
             self.unlink(arena, link);
         }
         self.by_place.remove(&place);
-        for page in pages.into_iter().flatten() {
-            if let Some(list) = self.by_page.get_mut(&page) {
-                list.retain(|&other| other != index);
-            }
-        }
         let front = &mut self.front[slot(&place)];
         if front.1 == index {
             *front = (NOWHERE, 0);
@@ -275,5 +285,70 @@ impl BlockCache {
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         *self = BlockCache::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::LinkRequest;
+
+    fn place(linear: u64) -> Place {
+        Place { rip: linear, gpa: linear, linear, key: Key::default(), segment: 0 }
+    }
+
+    /// An arena, a block with one exit, and a block of two pages that the exit leads to.
+    fn two_blocks() -> (Arena, BlockCache, u32, u32) {
+        let mut arena = Arena::new(1 << 20).unwrap();
+        let code = arena.append(&[0; 64], &[]).unwrap().hot;
+        let mut cache = BlockCache::default();
+        let target = place(0x2FFE);
+        let (saved, key) = (false, Key::default());
+        let request = LinkRequest { site: 0, trampoline: 0, target: target.rip, saved, key };
+        let exit = Exit { request, site: code, trampoline: code + 16 };
+        let from = cache.insert(place(0x1000), (5, None), (code, code), &[exit]);
+        let entries = (code + 32, code + 48);
+        let to = cache.insert(target, (4, Some(0x3000)), entries, &[]);
+        (arena, cache, from, to)
+    }
+
+    fn leads_to(arena: &Arena, cache: &BlockCache) -> u64 {
+        let site = cache.links[0].site;
+        let bytes = arena.read(site, 4).unwrap();
+        let relative = i32::from_le_bytes(bytes.try_into().unwrap());
+        (site + 4).wrapping_add_signed(relative.into())
+    }
+
+    #[test]
+    fn links_that_come_and_go_do_not_pile_up() {
+        let (mut arena, mut cache, _, to) = two_blocks();
+        let first_page =
+            MappingChanges { any: true, regions: vec![(0x2000, 0x1000)], ..Default::default() };
+        for _ in 0..MAX_CROSS_PAGE {
+            cache.link(&mut arena, 0, to, false);
+            cache.unlink_pages(&mut arena, &first_page);
+        }
+        assert!(cache.cross_page.added() <= MAX_CROSS_PAGE + 1);
+        assert_eq!(leads_to(&arena, &cache), cache.links[0].trampoline);
+        assert!(cache.blocks[to as usize].incoming.is_empty());
+    }
+
+    #[test]
+    fn removed_blocks_are_led_to_no_more() {
+        for (at, len, hits) in [(0x2FFD, 1, 0), (0x2FFF, 1, 1), (0x3001, 1, 1), (0x2F00, 0x200, 1)]
+        {
+            let (mut arena, mut cache, from, to) = two_blocks();
+            assert!(cache.link(&mut arena, 0, to, false));
+            assert_eq!(leads_to(&arena, &cache), cache.blocks[to as usize].direct);
+            let write = CodeWrite { gpa: at, len };
+            let mut indirect = IndirectCache::default();
+            let removed = cache.invalidate(&mut arena, &mut indirect, &write);
+            assert_eq!(removed, vec![0x2FFE; hits], "{at:#x}");
+            assert_eq!(cache.is_alive(to), hits == 0);
+            assert_eq!(leads_to(&arena, &cache) == cache.links[0].trampoline, hits != 0);
+            assert!(cache.invalidate(&mut arena, &mut indirect, &write).is_empty());
+            assert!(cache.is_alive(from) && cache.find(&place(0x1000)) == Some(from));
+            assert_eq!(cache.find(&place(0x2FFE)).is_some(), hits == 0);
+        }
     }
 }

@@ -19,6 +19,9 @@ pub(crate) const TABLE_SIZE: usize = ENTRIES * size_of::<Entry>();
 /// segment into every register would have thousands.
 const MAX_TABLES: usize = 48;
 
+/// Targets entered in a table, those that were overwritten included, before it is emptied.
+const MAX_ENTERED: usize = 2 * ENTRIES;
+
 /// A target and the code of its block, entered with flags in the slot.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -58,6 +61,17 @@ impl Table {
             self.clear(index);
         }
     }
+
+    fn insert(&mut self, (tag, index): (u64, u16), linear: u64, global: bool, code: u64) {
+        if self.entries[usize::from(index)].tag != tag {
+            if self.used.added() >= MAX_ENTERED {
+                let mut used = std::mem::take(&mut self.used);
+                used.take_all(|(tag, index)| self.remove(tag, index));
+            }
+            self.used.insert(linear, global, (tag, index));
+        }
+        self.entries[usize::from(index)] = Entry { tag, code };
+    }
 }
 
 /// All tables of an engine.
@@ -96,16 +110,11 @@ impl IndirectCache {
     /// Enters a target; its page may be a global one.
     pub(crate) fn insert(&mut self, place: &Place, global: bool, code: u64) {
         let Some(table) = self.tables.get_mut(&place.key) else { return };
-        let (tag, index) = (place.tag(), place.linear as u16);
-        let entry = &mut table.entries[usize::from(index)];
-        if entry.tag != tag {
-            table.used.insert(place.linear, global, (tag, index));
-        }
-        *entry = Entry { tag, code };
+        table.insert((place.tag(), place.linear as u16), place.linear, global, code);
     }
 
-    /// The address of the table for `key`, and the code for `rip` in a flat code segment if it is
-    /// there.
+    /// The address of the table for `key`, and the code for the target of this tag and linear
+    /// address, if it is there.
     pub(crate) fn probe(&self, key: Key, tag: u64, linear: u64) -> Option<(u64, u64)> {
         let table = self.tables.get(&key)?;
         let entry = &table.entries[linear as usize & (ENTRIES - 1)];
@@ -131,5 +140,32 @@ impl IndirectCache {
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         self.purge(&MappingChanges { everything: true, ..MappingChanges::default() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_take_turns_do_not_pile_up() {
+        let mut cache = IndirectCache::default();
+        let key = Key::default();
+        cache.address(key).unwrap();
+        let place = |linear| Place { rip: linear, gpa: linear & 0xFFFF, linear, key, segment: 0 };
+        let (stays, first, second) = (place(0x5000), place(0x1_2340), place(0x2_2340));
+        cache.insert(&stays, false, 5);
+        for round in 0..3 * MAX_ENTERED as u64 {
+            cache.insert(if round & 1 == 0 { &first } else { &second }, round & 2 == 0, round);
+        }
+        let table = &cache.tables[&key];
+        assert!(table.used.added() <= MAX_ENTERED);
+        let code = |cache: &IndirectCache, place: &Place| {
+            cache.probe(key, place.tag(), place.linear).map(|(_, code)| code)
+        };
+        assert_eq!(code(&cache, &second), Some(3 * MAX_ENTERED as u64 - 1));
+        assert_eq!((code(&cache, &first), code(&cache, &stays)), (None, None));
+        cache.clear();
+        assert_eq!(code(&cache, &second), None);
     }
 }

@@ -9,11 +9,12 @@ use softmmu::MappingChanges;
 pub(crate) struct ByPage<T> {
     local: HashMap<u64, Vec<T>>,
     global: HashMap<u64, Vec<T>>,
+    added: usize,
 }
 
 impl<T> Default for ByPage<T> {
     fn default() -> ByPage<T> {
-        ByPage { local: HashMap::new(), global: HashMap::new() }
+        ByPage { local: HashMap::new(), global: HashMap::new(), added: 0 }
     }
 }
 
@@ -22,11 +23,24 @@ impl<T> ByPage<T> {
     pub(crate) fn insert(&mut self, linear: u64, global: bool, item: T) {
         let map = if global { &mut self.global } else { &mut self.local };
         map.entry(linear & !0xFFF).or_default().push(item);
+        self.added += 1;
+    }
+
+    /// Items that were added since all were taken out. Those that are of no use any more stay until
+    /// their page changes: an owner that may add without end takes all of them out at times.
+    pub(crate) fn added(&self) -> usize {
+        self.added
+    }
+
+    /// Takes out all items and gives each to `drop`.
+    pub(crate) fn take_all(&mut self, drop: impl FnMut(T)) {
+        self.take(&MappingChanges { everything: true, ..MappingChanges::default() }, drop);
     }
 
     /// Takes out the items whose page may have changed and gives each to `drop`.
     pub(crate) fn take(&mut self, changes: &MappingChanges, mut drop: impl FnMut(T)) {
         if changes.everything {
+            self.added = 0;
             self.global.drain().for_each(|(_, items)| items.into_iter().for_each(&mut drop));
         }
         if changes.everything || changes.not_global {

@@ -8,6 +8,9 @@ use std::ops::AddAssign;
 
 /// Rows of a table of what left translated code most often.
 const TOP: usize = 20;
+/// Blocks whose counts outlive their translations. Of more, half as many are kept: those that left
+/// most.
+const MAX_BLOCKS: usize = 1 << 14;
 
 /// Where instructions ran and why translated code was left.
 #[derive(Clone, Default, Debug)]
@@ -254,6 +257,12 @@ impl Counts {
     pub(crate) fn flush(&mut self, sites: &[crate::helper::Site]) {
         (self.before, self.by_block) = self.tables(sites);
         self.by_site.clear();
+        // A guest may run code at ever new addresses.
+        if self.by_block.len() > MAX_BLOCKS {
+            let mut all: Vec<_> = self.by_block.drain().collect();
+            all.sort_by_key(|(_, left)| std::cmp::Reverse(left.weight()));
+            self.by_block = all.into_iter().take(MAX_BLOCKS / 2).collect();
+        }
     }
 
     /// By instruction and by block.
