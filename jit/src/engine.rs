@@ -612,7 +612,12 @@ impl Engine {
         let site = self.sites.get(self.low.get().return_site as usize)?;
         let released = if site.op.insn.op_count > 0 { site.op.insn.imm & 0xFFFF } else { 0 };
         cpu.rip = site.rip;
-        cpu.instructions = cpu.instructions.wrapping_sub(1);
+        // It was counted.
+        self.counts.given_back += Mix::of(&[site.strategy]);
+        if self.config.exact_limit {
+            cpu.instructions = cpu.instructions.wrapping_sub(1);
+            self.stats.translated = self.stats.translated.wrapping_sub(1);
+        }
         let popped = u64::from(site.op.insn.op_size) + released;
         interp::access::release_stack(cpu, popped.wrapping_neg());
         self.interp.deliver(cpu, mmu, Fault::GP0)

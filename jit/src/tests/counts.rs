@@ -97,6 +97,19 @@ fn in_small_pieces_and_half_interpreted() {
 }
 
 #[test]
+fn a_return_to_nowhere_is_not_executed() {
+    for limit in [u64::MAX, 1000] {
+        let (stats, executed) = count(0, limit, |a| {
+            a.mov(rax, 0x1234_5678_9ABC_DEF0u64)?;
+            a.push(rax)?;
+            a.ret()
+        });
+        assert_eq!((executed, stats.instructions()), (2, 2), "limit {limit}");
+        assert_eq!(stats.shares.expect("counted").total(), 2);
+    }
+}
+
+#[test]
 fn flushes_lose_nothing() {
     let code = |a: &mut CodeAssembler| mixed(a);
     let (whole, _) = count(0, u64::MAX, code);
