@@ -556,13 +556,14 @@ impl Engine {
                 let link = argument as u32;
                 let left = self.cache.links.get(link as usize)?;
                 cpu.rip = left.target;
-                let from = self.cache.blocks[left.from as usize].place.rip;
+                let from = self.cache.blocks[left.from as usize].place.linear;
                 self.counts.by_block.entry(from).or_default().exits += 1;
                 *next = Next::Link(link);
             }
             Leave::Poll => {
                 self.stats.exits_poll += 1;
-                self.counts.by_block.entry(argument).or_default().exits += 1;
+                let linear = CodeSegment::of(cpu).linear(argument);
+                self.counts.by_block.entry(linear).or_default().exits += 1;
                 load_flags(cpu, saved);
                 cpu.rip = argument;
                 *next = Next::Step;

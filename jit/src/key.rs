@@ -11,8 +11,9 @@ use x86::{Cpu, SegReg, flags};
 /// Bits 0 to 9: the mode key. Bits 10 to 11: [`Rights`]. Bit 12: SSE instructions run without
 /// #UD, #NM or #XM. Bit 13: AVX ones too. Bit 14: x87 and MMX instructions run without #NM or
 /// #MF. Bit 15: EVEX and opmask instructions run like AVX ones. Bits 16 to 27: outside 64-bit
-/// mode, two bits with the [`Class`] of each of ES, CS, SS, DS, FS and GS. Bases and limits are not in the key: translated code reads them as it runs, and what
-/// they are for CS belongs to the place of a block (`segments.rs`).
+/// mode, two bits with the [`Class`] of each of ES, CS, SS, DS, FS and GS. Bases and limits are not
+/// in the key: translated code reads them as it runs, and what they are for CS belongs to the place
+/// of a block (`segments.rs`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Key(pub(crate) u32);
 

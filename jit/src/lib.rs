@@ -8,6 +8,7 @@
 //! | `emit` | emission, by kind of instruction |
 //! | `liveness` | which flags matter where |
 //! | `regs` | where guest registers live |
+//! | `key`, `segments` | what a translation depends on besides its bytes |
 //! | `cache`, `indirect`, `pages` | blocks, links, the caches that indirect branches probe |
 //! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
 //! | `explain` | listings of blocks: guest code beside host code |

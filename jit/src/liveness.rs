@@ -44,8 +44,7 @@ fn is_conditional(insn: &Instruction) -> bool {
     }
 }
 
-/// The flags live before each instruction and behind the last one. `helper` tells which ones may
-/// leave the block.
+/// The flags live before each instruction and behind the last one; all of them if `precise`.
 pub(crate) fn analyze(insns: &[Instruction], effects: &[Effects], precise: bool) -> Vec<u32> {
     let mut live = vec![ARITHMETIC_BITS; insns.len() + 1];
     for i in (0..insns.len()).rev() {

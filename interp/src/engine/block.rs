@@ -89,8 +89,8 @@ pub(crate) fn decode_one(
     }
 }
 
-/// Decodes the block at `linear` for a guest with the CPUID of `policy`, its physical address being `gpa`, and marks its bytes as code, so
-/// that whoever writes them is noticed.
+/// Decodes the block at `linear` for a guest with the CPUID of `policy`, its physical address being
+/// `gpa`, and marks its bytes as code, so that whoever writes them is noticed.
 ///
 /// Writes by other vCPUs and devices before the mark go unnoticed, so the bytes are read again
 /// behind it. Should they have changed, the rest of the page is marked before the next attempt,
