@@ -476,8 +476,11 @@ impl Engine {
             precise_flags: self.config.precise_flags,
             counter: self.profile.as_ref().map(Profile::next),
         };
-        let Emitted { hot, cold, direct, saved, exits, notes } =
-            emit_block(spot, place.rip, place.key, &decoded.ops[..count], environment)?;
+        let emitted = emit_block(spot, place.rip, place.key, &decoded.ops[..count], environment);
+        let Some(Emitted { hot, cold, direct, saved, exits, notes }) = emitted else {
+            self.sites.truncate(self.counts.by_site.len());
+            return None;
+        };
         let at = self.arena.append(&hot, &cold)?;
         debug_assert_eq!(at, spot);
         self.stats.blocks_translated += 1;

@@ -237,6 +237,7 @@ fn is_word_or_immediate(insn: &Instruction) -> bool {
 /// The operand of a copy that can be a member.
 fn simple_operand(key: Key, op: &Op, insn: &Instruction, word: u32) -> Option<Operand> {
     let base = insn.memory_base();
+    let displacement = i64::from(insn.memory_displacement64() as i32);
     let copied = match strategy(op, key) {
         Emit::Passthrough => true,
         Emit::Custom(_) => insn.mnemonic() == Mnemonic::Mov,
@@ -251,10 +252,12 @@ fn simple_operand(key: Key, op: &Op, insn: &Instruction, word: u32) -> Option<Op
         && (1..=64).contains(&op.insn.mem.size)
         && !insn.is_vsib()
         && !is_bit_string(insn)
-        && alignment(op, insn) == 1;
+        && alignment(op, insn) == 1
+        // The window's beginning must be in reach of a displacement, too.
+        && displacement >= i64::from(i32::MIN) + MAX_WINDOW;
     simple.then(|| Operand {
         base: base.full_register().number(),
-        displacement: i64::from(insn.memory_displacement64() as i32),
+        displacement,
         size: i64::from(op.insn.mem.size),
         write: writes(op, insn),
     })

@@ -138,6 +138,8 @@ pub(crate) struct Unit<'a> {
     x87_pointers: Option<Box<x87::Pointers>>,
     /// Nothing follows: an unconditional branch was emitted.
     ended: bool,
+    /// An instruction could not be encoded: the block is the interpreter's.
+    broken: bool,
     /// RIP of the current instruction and of the next.
     rip: u64,
     next: u64,
@@ -198,6 +200,7 @@ pub(crate) fn emit_block(
         x87: false,
         x87_pointers: None,
         ended: false,
+        broken: false,
         rip,
         next: rip,
         plan,
@@ -252,6 +255,9 @@ impl<'a> Unit<'a> {
             self.note(Part::End);
             let next = self.next;
             self.exit_to(next);
+        }
+        if self.broken {
+            return None;
         }
         self.ops.begin_cold();
         self.emit_cold();
@@ -460,19 +466,16 @@ impl<'a> Unit<'a> {
     }
 
     /// Encodes an instruction with iced.
-    fn put(&mut self, insn: &Instruction) -> bool {
+    fn put(&mut self, insn: &Instruction) {
         let at = self.ops.address(self.offset());
         let ok = self.encoder.encode(insn, at).is_ok();
-        let buffer = self.encoder.take_buffer();
+        let mut buffer = self.encoder.take_buffer();
         if ok {
             self.ops.extend(&buffer);
         }
-        self.encoder.set_buffer({
-            let mut buffer = buffer;
-            buffer.clear();
-            buffer
-        });
-        ok
+        self.broken |= !ok;
+        buffer.clear();
+        self.encoder.set_buffer(buffer);
     }
 
     /// Whether iced can encode it.

@@ -109,7 +109,8 @@ impl Unit<'_> {
         }
         self.load_units(Needs::Vectors);
         self.note_copy();
-        self.put(insn)
+        self.put(insn);
+        true
     }
 
     /// A copy of a vector or x87 instruction.

@@ -117,3 +117,35 @@ fn a_group_that_keeps_failing_is_given_up() {
     let Runner::Jit(engine) = &guest.runner else { panic!("a translator") };
     assert!(engine.stats().slow_accesses < 200, "{}", engine.stats().slow_accesses);
 }
+
+/// A group's window may begin before the lowest displacement that there is.
+#[test]
+fn windows_below_all_displacements() {
+    let mut a = CodeAssembler::new(64).expect("a code size");
+    let mut build = || {
+        // What would be found without an address.
+        a.mov(rcx, qword_ptr(rsp - 64))?;
+        a.lea(r10, qword_ptr(rsp - 64))?;
+        a.mov(rax, qword_ptr(rbx + i32::MIN))?;
+        a.sub(rbx, 16)?;
+        a.mov(rdx, qword_ptr(rbx + i32::MIN))?;
+        a.mov(qword_ptr(rbx + (i32::MIN + 8)), rsi)?;
+        a.ud2()
+    };
+    build().expect("assembles");
+    let code = a.assemble(CODE).expect("assembles");
+    let end = CODE + code.len() as u64 - 2;
+    for start in [Start::Long, Start::User64] {
+        let mut guests = guests(start);
+        guests.push(uncounted(start));
+        let mut gprs = with_stack([0x55; 16]);
+        gprs[3] = DATA + 0x1100 + (1 << 31);
+        let mut ends = Vec::new();
+        for guest in &mut guests {
+            guest.reset(&gprs);
+            ends.push(guest.run(&code, 1000));
+        }
+        assert_eq!(guests[0].cpu.rip, end);
+        compare(&mut guests, &ends, flags::ALL, Some(end), "a window");
+    }
+}
