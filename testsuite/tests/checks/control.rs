@@ -23,6 +23,19 @@ fn moved(
         .good(move |w| w.cpu.gpr[0] = good(w))
 }
 
+/// A row for each of `bits`: set in RAX, which the good setting takes from `good`, in 64-bit mode.
+fn each_bit(
+    name: &'static str,
+    code: Code,
+    good: fn(&World) -> u64,
+    bits: impl Iterator<Item = u32>,
+) -> impl Iterator<Item = Check> {
+    bits.map(move |bit| {
+        moved(name, Mode::Long, code, good, move |v| v | 1 << bit, Fault::GP0)
+            .detail(format!("bit {bit}"))
+    })
+}
+
 fn cr0_of(w: &World) -> u64 {
     w.cpu.cr0
 }
@@ -40,10 +53,7 @@ const CR4_64: Code = |a| a.mov(cr4, rax);
 const CR4_32: Code = |a| a.mov(cr4, eax);
 
 fn control(checks: &mut Vec<Check>) {
-    for bit in 32..64 {
-        let row = moved("CR0 63:32", Mode::Long, CR0_64, cr0_of, move |v| v | 1 << bit, Fault::GP0);
-        checks.push(row.detail(format!("bit {bit}")));
-    }
+    checks.extend(each_bit("CR0 63:32", CR0_64, cr0_of, 32..64));
     checks.push(moved(
         "CR0.PG without PE",
         Mode::Protected,
@@ -77,29 +87,11 @@ fn control(checks: &mut Vec<Check>) {
             .good(|w| w.cpu.gpr[0] = w.cpu.cr0),
     );
 
-    for bit in u32::from(Policy::host(1).physical_bits)..64 {
-        let row = moved(
-            "CR3 bits from MAXPHYADDR",
-            Mode::Long,
-            CR3_64,
-            cr3_of,
-            move |v| v | 1 << bit,
-            Fault::GP0,
-        );
-        checks.push(row.detail(format!("bit {bit}")));
-    }
+    let beyond = u32::from(Policy::host(1).physical_bits)..64;
+    checks.extend(each_bit("CR3 bits from MAXPHYADDR", CR3_64, cr3_of, beyond));
     let allowed = Policy::host(1).cr4_mask();
-    for bit in (0..64).filter(|bit| allowed >> bit & 1 == 0) {
-        let row = moved(
-            "CR4 bits that CPUID does not offer",
-            Mode::Long,
-            CR4_64,
-            cr4_of,
-            move |v| v | 1 << bit,
-            Fault::GP0,
-        );
-        checks.push(row.detail(format!("bit {bit}")));
-    }
+    let missing = (0..64).filter(|bit| allowed >> bit & 1 == 0);
+    checks.extend(each_bit("CR4 bits that CPUID does not offer", CR4_64, cr4_of, missing));
     for (bit, feature) in [
         (cr4::SMEP, Feature::Smep),
         (cr4::SMAP, Feature::Smap),
@@ -168,17 +160,7 @@ fn control(checks: &mut Vec<Check>) {
             w.cpu.gpr[0] = w.cpu.cr3 | 1 << 63;
         }),
     );
-    for bit in 4..64 {
-        let row = moved(
-            "CR8 63:4",
-            Mode::Long,
-            |a| a.mov(cr8, rax),
-            |_| 0,
-            move |v| v | 1 << bit,
-            Fault::GP0,
-        );
-        checks.push(row.detail(format!("bit {bit}")));
-    }
+    checks.extend(each_bit("CR8 63:4", |a| a.mov(cr8, rax), |_| 0, 4..64));
     for (name, code) in [
         ("control registers belong to level 0", (|a| a.mov(rax, cr0)) as Code),
         ("control registers belong to level 0", |a| a.mov(cr3, rax)),
@@ -192,26 +174,8 @@ fn control(checks: &mut Vec<Check>) {
 }
 
 fn debug(checks: &mut Vec<Check>) {
-    for bit in 32..64 {
-        let row = moved(
-            "DR6 63:32",
-            Mode::Long,
-            |a| a.mov(dr6, rax),
-            |w| w.cpu.dr6,
-            move |v| v | 1 << bit,
-            Fault::GP0,
-        );
-        checks.push(row.detail(format!("bit {bit}")));
-        let row = moved(
-            "DR7 63:32",
-            Mode::Long,
-            |a| a.mov(dr7, rax),
-            |w| w.cpu.dr7,
-            move |v| v | 1 << bit,
-            Fault::GP0,
-        );
-        checks.push(row.detail(format!("bit {bit}")));
-    }
+    checks.extend(each_bit("DR6 63:32", |a| a.mov(dr6, rax), |w| w.cpu.dr6, 32..64));
+    checks.extend(each_bit("DR7 63:32", |a| a.mov(dr7, rax), |w| w.cpu.dr7, 32..64));
     let four: Code = |a| a.mov(rax, dr4);
     let five: Code = |a| a.mov(dr5, rax);
     for code in [four, five] {

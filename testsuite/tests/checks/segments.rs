@@ -143,44 +143,22 @@ fn limits(checks: &mut Vec<Check>) {
 }
 
 fn real_mode(checks: &mut Vec<Check>) {
+    // What runs over, and the number and value of the register that makes it do so.
+    let rows: [(&str, Code, (usize, u64), Fault); 4] = [
+        ("DS", |a| a.mov(ax, word_ptr(bx)), (3, 0xFFFF), Fault::GP0),
+        ("SS", |a| a.mov(word_ptr(bp), ax), (5, 0xFFFF), Fault::SS0),
+        ("PUSH", |a| a.push(ax), (4, 1), Fault::SS0),
+        ("32-bit address", |a| a.mov(ax, word_ptr(ebx)), (3, 0x1_0000), Fault::GP0),
+    ];
     for mode in [Mode::Real, Mode::Virtual8086] {
-        let at = |name, code: Code, bad: fn(&mut World), fault| {
-            check(name, mode, code, bad, fault).good(|w| {
+        for (what, code, (register, value), fault) in rows {
+            let bad = move |w: &mut World| w.cpu.gpr[register] = value;
+            let row = check("64 KiB in real and V86 mode", mode, code, bad, fault).detail(what);
+            checks.push(row.good(|w| {
                 w.cpu.gpr[3] = 0xFFFE;
                 w.cpu.gpr[5] = 0xFFFE;
-            })
-        };
-        checks.push(
-            at(
-                "64 KiB in real and V86 mode",
-                |a| a.mov(ax, word_ptr(bx)),
-                |w| w.cpu.gpr[3] = 0xFFFF,
-                Fault::GP0,
-            )
-            .detail("DS"),
-        );
-        checks.push(
-            at(
-                "64 KiB in real and V86 mode",
-                |a| a.mov(word_ptr(bp), ax),
-                |w| w.cpu.gpr[5] = 0xFFFF,
-                Fault::SS0,
-            )
-            .detail("SS"),
-        );
-        checks.push(
-            at("64 KiB in real and V86 mode", |a| a.push(ax), |w| w.cpu.gpr[4] = 1, Fault::SS0)
-                .detail("PUSH"),
-        );
-        checks.push(
-            at(
-                "64 KiB in real and V86 mode",
-                |a| a.mov(ax, word_ptr(ebx)),
-                |w| w.cpu.gpr[3] = 0x1_0000,
-                Fault::GP0,
-            )
-            .detail("32-bit address"),
-        );
+            }));
+        }
     }
 }
 
