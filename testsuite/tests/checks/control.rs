@@ -1,12 +1,12 @@
 //! Control and debug registers, XCR0, INVPCID: SDM vol. 3A, sections 2.5, 2.6, 4.1 and 18.2.
 
-use super::world::{DATA, Mode, World};
+use super::world::{DATA, Mode, PML4, World, selector};
 use super::{Check, check};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use x86::control::{cr0, cr4, dr7, efer, xcr0};
 use x86::cpuid::{Feature, Policy};
-use x86::{Fault, Vector};
+use x86::{Fault, SegReg, Vector};
 
 type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -161,6 +161,48 @@ fn control(checks: &mut Vec<Check>) {
         }),
     );
     checks.extend(each_bit("CR8 63:4", |a| a.mov(cr8, rax), |_| 0, 4..64));
+    // In 32-bit code of a 64-bit kernel.
+    let leaves_paging: Code = |a| a.mov(cr0, rax);
+    checks.push(
+        check(
+            "CR0.PG cleared with CR4.PCIDE",
+            Mode::Long,
+            leaves_paging,
+            |w| w.cpu.cr4 |= cr4::PCIDE,
+            Fault::GP0,
+        )
+        .good(|w| {
+            w.cpu.seg[SegReg::CS as usize] = w.segment(selector::CODE32);
+            w.cpu.gpr[0] = w.cpu.cr0 & !cr0::PG;
+        }),
+    );
+    checks.push(
+        check(
+            "CR0.PG with EFER.LME and CS.L",
+            Mode::Protected,
+            CR0_32,
+            |w| w.cpu.seg[SegReg::CS as usize] = w.segment(selector::CODE64),
+            Fault::GP0,
+        )
+        .good(|w| {
+            w.cpu.cr4 |= cr4::PAE;
+            w.cpu.cr3 = PML4;
+            w.cpu.efer |= efer::LME;
+            w.cpu.gpr[0] = w.cpu.cr0 | cr0::PG;
+        }),
+    );
+    let stores: [(&str, Code); 5] = [
+        ("SGDT", |a| a.sgdt(ptr(rbx))),
+        ("SIDT", |a| a.sidt(ptr(rbx))),
+        ("SLDT", |a| a.sldt(eax)),
+        ("STR", |a| a.str(eax)),
+        ("SMSW", |a| a.smsw(eax)),
+    ];
+    for (what, code) in stores {
+        let bad = |w: &mut World| w.cpu.cr4 |= cr4::UMIP;
+        let row = check("CR4.UMIP at level 3", Mode::User, code, bad, Fault::GP0);
+        checks.push(row.detail(what).good(|w| w.cpu.gpr[3] = DATA));
+    }
     for (name, code) in [
         ("control registers belong to level 0", (|a| a.mov(rax, cr0)) as Code),
         ("control registers belong to level 0", |a| a.mov(cr3, rax)),

@@ -78,6 +78,11 @@ fn data(checks: &mut Vec<Check>) {
             checks
                 .push(selector(FREE | 3, Fault::gp(FREE)).detail(format!("{what}, RPL 3, DPL 0")));
             checks.push(selector(0x0C, Fault::gp(0x0C)).detail(format!("{what}, no LDT")));
+            let cut = move |w: &mut World| w.cpu.gdtr.limit = FREE + 6;
+            checks.push(Check {
+                bad: Box::new(cut),
+                ..selector(FREE, Fault::gp(FREE)).detail(format!("{what} across the limit"))
+            });
         }
         if what != "POP" {
             let bad = DATA_DESCRIPTOR;
@@ -266,33 +271,67 @@ fn gates(checks: &mut Vec<Check>) {
         ));
         checks.push(row(
             "null CS".into(),
-            Box::new(move |w| w.put(at, gate & !0xFFFF_0000)),
+            Box::new(move |w| {
+                // The null descriptor is not looked at, whatever it holds.
+                w.put(GDT, if long { CODE64_DESCRIPTOR } else { CODE_DESCRIPTOR });
+                w.put(at, gate & !0xFFFF_0000);
+            }),
             Fault::GP0,
         ));
-        let data = gate & !0xFFFF_0000 | u64::from(selector::DATA) << 16;
-        checks.push(row(
-            "CS of data".into(),
-            Box::new(move |w| w.put(at, data)),
-            Fault::gp(selector::DATA),
-        ));
+        let good_code = if long { CODE64_DESCRIPTOR } else { CODE_DESCRIPTOR };
+        let mut codes = vec![
+            ("CS of data", DATA_DESCRIPTOR, Fault::gp(FREE)),
+            ("CS not present", good_code & !PRESENT, Fault::np(FREE)),
+            ("CS of level 3", good_code | DPL3, Fault::gp(FREE)),
+        ];
+        if long {
+            codes.extend([
+                ("CS of data with L", DATA_DESCRIPTOR & !DB | L, Fault::gp(FREE)),
+                ("CS of 32 bits", CODE_DESCRIPTOR, Fault::gp(FREE)),
+                ("CS of 16 bits", CODE_DESCRIPTOR & !DB, Fault::gp(FREE)),
+                ("CS with L and D", CODE64_DESCRIPTOR | DB, Fault::gp(FREE)),
+            ]);
+        } else {
+            codes.push(("CS that ends before the handler", 0x0040_9B00_0000_8FFF, Fault::GP0));
+        }
+        for (what, descriptor, fault) in codes {
+            let bad = move |w: &mut World| {
+                w.descriptor(descriptor);
+                w.put(at, gate & !0xFFFF_0000 | u64::from(FREE) << 16);
+            };
+            checks.push(row(what.into(), Box::new(bad), fault));
+        }
         checks.push(row(
             "limit of the IDT".into(),
             Box::new(move |w| w.cpu.idtr.limit = vector as u16 * if long { 16 } else { 8 } + 6),
             Fault::gp(code as u16),
         ));
         if long {
-            let compatible = gate & !0xFFFF_0000 | u64::from(selector::CODE32) << 16;
-            checks.push(row(
-                "CS of 32 bits".into(),
-                Box::new(move |w| w.put(at, compatible)),
-                Fault::gp(selector::CODE32),
-            ));
             checks.push(row(
                 "canonical handler".into(),
                 Box::new(move |w| w.put(at + 8, 0x8000)),
                 Fault::GP0,
             ));
         }
+    }
+}
+
+/// A gate's DPL, for INT 20H at level 3 to an IRET of the same level.
+fn gate_level(checks: &mut Vec<Check>) {
+    for (mode, target, shift, handler) in [
+        (Mode::User, selector::USER_CODE64, 4, &[0x48, 0xCF][..]),
+        (Mode::PagedUser, selector::USER_CODE32, 3, &[0xCF]),
+    ] {
+        let at = DATA + (0x20 << shift);
+        let gate = 0x8E00u64 << 32 | u64::from(target) << 16 | 0x9000;
+        let int: Code = |a| a.int(0x20);
+        let bad = move |w: &mut World| w.put(at, gate);
+        let check = check("gates of the IDT", mode, int, bad, Fault::gp(0x20 * 8 + 2));
+        checks.push(check.detail("DPL").good(move |w| {
+            w.cpu.idtr = x86::DescriptorTable { base: DATA, limit: 0x300 };
+            w.put(at, gate | DPL3);
+            w.write(0x9000, handler);
+        }));
     }
 }
 
@@ -303,5 +342,6 @@ pub(crate) fn checks() -> Vec<Check> {
     code(&mut checks);
     system(&mut checks);
     gates(&mut checks);
+    gate_level(&mut checks);
     checks
 }

@@ -126,6 +126,21 @@ pub(crate) fn checks() -> Vec<Check> {
             .detail(format!("{byte:02x}")),
         );
     }
+    for number in [1, 5, 6, 7, 9, 15] {
+        for (what, opcode) in [("from", 0x20), ("to", 0x22)] {
+            let bad = [0x40 | number >> 3 << 2, 0x0F, opcode, 0xC0 | (number & 7) << 3];
+            checks.push(
+                row(
+                    "control registers that are not there",
+                    Mode::Long,
+                    &[0x90; 4],
+                    &bad,
+                    Fault::UD,
+                )
+                .detail(format!("{what} CR{number}")),
+            );
+        }
+    }
     for (what, code) in [
         ("SYSRET", &[0x48, 0x0F, 0x07][..]),
         ("HLT", &[0xF4]),

@@ -85,6 +85,14 @@ fn limits(checks: &mut Vec<Check>) {
     for (what, code, last) in stack {
         checks.push(row("limit of the stack", code, limit(SS, last), Fault::SS0).detail(what));
     }
+    let down = access(SS, |access| access | ar::DC);
+    let bad = move |w: &mut World| {
+        down(w);
+        w.cpu.seg[SS].limit = 0xF800;
+    };
+    checks.push(
+        row("limit of the stack", |a| a.push(eax), bad, Fault::SS0).detail("PUSH, expands down"),
+    );
     let code: [(&str, Code, u64); 3] = [
         (
             "the next instruction",
@@ -111,7 +119,7 @@ fn limits(checks: &mut Vec<Check>) {
                     a.nop()?;
                 }
                 a.set_label(&mut over)?;
-                a.nop()
+                a.zero_bytes()
             },
             super::world::CODE + 8,
         ),
@@ -150,6 +158,21 @@ fn real_mode(checks: &mut Vec<Check>) {
         ("PUSH", |a| a.push(ax), (4, 1), Fault::SS0),
         ("32-bit address", |a| a.mov(ax, word_ptr(ebx)), (3, 0x1_0000), Fault::GP0),
     ];
+    // Where a segment begins in the middle of a page, its end is no page's.
+    for mode in [Mode::Real, Mode::Virtual8086] {
+        for (last, address) in [(0xFFFF, 0xFFFF), (0x4000, 0x4000)] {
+            let bad = move |w: &mut World| {
+                w.cpu.seg[DS].limit = last;
+                w.cpu.gpr[3] = address;
+            };
+            let code: Code = |a| a.mov(ax, word_ptr(bx));
+            let row = check("64 KiB in real and V86 mode", mode, code, bad, Fault::GP0);
+            checks.push(row.detail(format!("base 10, limit {last:x}")).good(move |w| {
+                w.cpu.seg[DS].base = 0x10;
+                w.cpu.gpr[3] = address - 1;
+            }));
+        }
+    }
     for mode in [Mode::Real, Mode::Virtual8086] {
         for (what, code, (register, value), fault) in rows {
             let bad = move |w: &mut World| w.cpu.gpr[register] = value;

@@ -6,7 +6,7 @@ use softmmu::{GuestRam, LowBox, Mmu, NullBus, RamRange};
 use std::sync::Arc;
 use x86::control::{cr0, cr4, efer};
 use x86::cpuid::Policy;
-use x86::{Activity, Cpu, DescriptorTable, Fault, SegReg, Segment, flags};
+use x86::{Activity, Cpu, DescriptorTable, Fault, SegReg, Segment, Vector, flags};
 
 /// Where code goes, and the IP of its first instruction in every mode.
 pub(crate) const CODE: u64 = 0x8000;
@@ -22,7 +22,7 @@ const RAM: u64 = 2 << 20;
 /// Paging structures of the identity map: 32-bit, PAE, 4-level.
 const PD32: u64 = 0x10_0000;
 const PDPT_PAE: u64 = 0x10_1000;
-const PML4: u64 = 0x10_2000;
+pub(crate) const PML4: u64 = 0x10_2000;
 const PDPT: u64 = 0x10_3000;
 const PD: u64 = 0x10_4000;
 /// Those of [`World::linear`], one for each level, from the page table up.
@@ -369,6 +369,9 @@ impl World {
                 let fault = triple.chain[0].fault;
                 if fault == Fault::UD && triple.at.1 == self.end {
                     Ended::AtEnd
+                } else if !(CODE..self.end).contains(&triple.at.1) && !fault.is(Vector::PF) {
+                    // Only a fetch faults elsewhere.
+                    Ended::Strange(format!("{fault:?} at {:#x}", triple.at.1))
                 } else {
                     Ended::Fault(fault)
                 }
