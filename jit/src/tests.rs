@@ -11,3 +11,4 @@ mod pause;
 mod programs;
 mod random;
 mod segments;
+mod x87;

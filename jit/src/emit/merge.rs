@@ -313,7 +313,8 @@ fn may_change_mapping(key: Key, op: &Op, insn: &Instruction) -> bool {
             Mnemonic::Push | Mnemonic::Pop | Mnemonic::Lea => false,
             Mnemonic::Nop => false,
             Mnemonic::Reservednop => insn.op0_kind() == OpKind::Register,
-            Mnemonic::Call | Mnemonic::Ret | Mnemonic::Fnstcw => false,
+            Mnemonic::Call | Mnemonic::Ret => false,
+            Mnemonic::Fldcw | Mnemonic::Fnstcw | Mnemonic::Fnstsw => false,
             Mnemonic::Div | Mnemonic::Idiv => false,
             // Control and segment registers are the helper's.
             Mnemonic::Mov => (0..insn.op_count())

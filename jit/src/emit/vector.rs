@@ -10,7 +10,7 @@ use native::{MemoryUse, Prepared, Traits, Unit as Kind};
 
 /// What a block must have loaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Needs {
+pub(super) enum Needs {
     Vectors,
     X87,
     Both,
@@ -25,6 +25,9 @@ impl Unit<'_> {
     fn needs(&self, op: &Op) -> Option<Needs> {
         if op.insn.mnemonic() == Mnemonic::Vzeroupper {
             return self.copies_vzeroupper().then_some(Needs::Vectors);
+        }
+        if matches!(op.insn.mnemonic(), Mnemonic::Fldcw | Mnemonic::Fnstsw) {
+            return self.key.x87().then_some(Needs::X87);
         }
         let thunk = traits(op)?;
         if !thunk.needs.iter().all(|&feature| self.env.policy.has(feature)) {
@@ -46,21 +49,6 @@ impl Unit<'_> {
     /// Whether any of the instructions needs registers loaded.
     pub(super) fn needs_units(&self, insns: &[Op]) -> bool {
         insns.iter().any(|op| self.needs(op).is_some())
-    }
-
-    /// FNSTCW: only software changes the control word, which the context has.
-    pub(crate) fn fnstcw(&mut self, op: &Op, insn: &Instruction) -> bool {
-        if !self.key.x87() || !self.can_access(op) {
-            return false;
-        }
-        let (slow, back) = (self.label(), self.label());
-        let word = self.env.addresses.x87_control();
-        self.before_clobber();
-        self.access(op, insn, Access { size: 2, write: true, align: 1 }, slow, true);
-        dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [word] ; mov [r11], r10w);
-        self.place(back);
-        self.add_slow(op, slow, back);
-        true
     }
 
     /// At the block's entry, where flags are free: loads what the block's instructions need.
@@ -90,7 +78,7 @@ impl Unit<'_> {
     }
 
     /// Loads what a helper in this block has saved.
-    fn load_units(&mut self, needs: Needs) {
+    pub(super) fn load_units(&mut self, needs: Needs) {
         if needs != Needs::X87 && !self.vectors {
             self.call(self.env.stubs.load_vectors);
             self.vectors = true;

@@ -1,15 +1,18 @@
-//! The pointers to the last x87 instruction and its operand (SDM vol. 1, section 8.1.8).
+//! x87 control and status words, and the pointers to the last instruction and its operand (SDM vol. 1,
+//! section 8.1.8).
 //!
-//! The host's own would be addresses of host code, so copies note the guest's in the runtime. Who
+//! The host's own pointers would be addresses of host code, so copies note the guest's in the runtime. Who
 //! could look at them is not in the block: they are noted once, in front of its end or of a helper,
 //! and in cold code where the block is left before.
 
 use super::Unit;
+use super::memory::Access;
 use super::merge::written_gpr;
+use super::vector::Needs;
 use crate::regs::is_in_context;
 use crate::strategy::{Emit, strategy};
-use dynasmrt::{DynasmApi, dynasm};
-use iced_x86::{Instruction, InstructionInfoFactory};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic};
 use interp::engine::block::Op;
 
 /// Hardware number of the code segment register.
@@ -26,6 +29,69 @@ pub(crate) struct Pointers {
 }
 
 impl Unit<'_> {
+    /// FNSTCW: only software changes the control word, which the context has.
+    pub(crate) fn fnstcw(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.x87() || !self.can_access(op) {
+            return false;
+        }
+        let (slow, back) = (self.label(), self.label());
+        let word = self.env.addresses.x87_control();
+        self.before_clobber();
+        self.access(op, insn, Access { size: 2, write: true, align: 1 }, slow, true);
+        dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [word] ; mov [r11], r10w);
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
+    /// FLDCW. The helper loads what unmasks an exception: the host must not have any.
+    pub(crate) fn fldcw(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.x87() || !self.can_access(op) {
+            return false;
+        }
+        self.load_units(Needs::X87);
+        let (slow, back) = (self.label(), self.label());
+        let (word, copy) = (self.env.addresses.x87_control(), self.env.addresses.temporary);
+        self.before_clobber();
+        self.access(op, insn, Access { size: 2, write: false, align: 1 }, slow, true);
+        // What is checked is what is loaded: another CPU may change the operand.
+        dynasm!(self.ops
+            ; .arch x64
+            ; movzx r10d, WORD [r11]
+            ; mov [copy], r10w
+            ; not r10d
+            ; test r10b, 0x3F
+            ; jnz =>slow
+            ; fldcw [copy]
+            ; fnstcw [word]
+        );
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
+    /// FNSTSW.
+    pub(crate) fn fnstsw(&mut self, op: &Op, insn: &Instruction) -> bool {
+        if !self.key.x87() || !self.can_access(op) {
+            return false;
+        }
+        self.load_units(Needs::X87);
+        if !op.insn.has_mem() {
+            self.note_copy();
+            dynasm!(self.ops ; .arch x64 ; fnstsw ax);
+            self.keep_pointer();
+            return true;
+        }
+        let (slow, back) = (self.label(), self.label());
+        self.before_clobber();
+        self.access(op, insn, Access { size: 2, write: true, align: 1 }, slow, true);
+        self.note_copy();
+        dynasm!(self.ops ; .arch x64 ; fnstsw [r11]);
+        self.place(back);
+        self.add_slow(op, slow, back);
+        true
+    }
+
     /// The current instruction was copied.
     pub(super) fn owe_x87_pointers(&mut self, op: &Op, insn: &Instruction) {
         let operand = match op.insn.has_mem() {
@@ -36,13 +102,16 @@ impl Unit<'_> {
         self.x87_pointers = Some(Box::new(Pointers { rip: self.rip, opcode, operand }));
     }
 
-    /// Whether what is owed can wait until behind instruction `index`: a copy of any kind, or a
-    /// branch out of the middle of the block, which leaves by way of cold code.
+    /// Whether what is owed can wait until behind instruction `index`: a copy of any kind, a control
+    /// or status word, or a branch out of the middle of the block, which leaves by way of cold code.
     pub(super) fn may_owe_x87_pointers(&self, index: usize, op: &Op, insn: &Instruction) -> bool {
         let Some(owed) = &self.x87_pointers else { return false };
         let quiet = match strategy(op, self.key) {
             Emit::Passthrough => true,
-            Emit::Custom(_) => insn.is_jcc_short_or_near() && index + 1 < self.count,
+            Emit::Custom(_) => match insn.mnemonic() {
+                Mnemonic::Fldcw | Mnemonic::Fnstcw | Mnemonic::Fnstsw => true,
+                _ => insn.is_jcc_short_or_near() && index + 1 < self.count,
+            },
             Emit::Helper => false,
         };
         let in_address = |n: usize| {

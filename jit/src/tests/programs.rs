@@ -19,7 +19,7 @@ fn end_of(code: &[u8]) -> Option<u64> {
 }
 
 /// Runs a program on all runners, at once and in small pieces, and returns the last ending.
-fn check(start: Start, program: impl FnOnce(&mut CodeAssembler)) -> Ended {
+pub(super) fn check(start: Start, program: impl FnOnce(&mut CodeAssembler)) -> Ended {
     check_masked(start, x86::flags::ALL, program)
 }
 
