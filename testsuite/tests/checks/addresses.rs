@@ -51,6 +51,10 @@ fn canonical(checks: &mut Vec<Check>) {
             .detail("below the upper half"),
     );
     checks.push(
+        row("canonical address of data", read, register(3, HOLE - 4), Fault::GP0)
+            .detail("into the hole"),
+    );
+    checks.push(
         row("canonical address of data", |a| a.push(rax), register(4, HOLE + 8), Fault::SS0)
             .detail("PUSH"),
     );

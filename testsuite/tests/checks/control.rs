@@ -203,6 +203,14 @@ fn control(checks: &mut Vec<Check>) {
         let row = check("CR4.UMIP at level 3", Mode::User, code, bad, Fault::GP0);
         checks.push(row.detail(what).good(|w| w.cpu.gpr[3] = DATA));
     }
+    let clocks: [(&str, Code); 2] = [("RDTSC", |a| a.rdtsc()), ("RDTSCP", |a| a.rdtscp())];
+    for (what, code) in clocks {
+        if what == "RDTSCP" && !Policy::host(1).has(Feature::Rdtscp) {
+            continue;
+        }
+        let bad = |w: &mut World| w.cpu.cr4 |= cr4::TSD;
+        checks.push(check("CR4.TSD at level 3", Mode::User, code, bad, Fault::GP0).detail(what));
+    }
     for (name, code) in [
         ("control registers belong to level 0", (|a| a.mov(rax, cr0)) as Code),
         ("control registers belong to level 0", |a| a.mov(cr3, rax)),
@@ -343,6 +351,12 @@ fn invpcid(checks: &mut Vec<Check>) {
                 w.put(DATA, 1);
             })
     };
+    let bad = |w: &mut World| {
+        let mut policy = Policy::host(1);
+        policy.remove(Feature::Invpcid);
+        w.cpu.policy = policy.into();
+    };
+    checks.push(Check { fault: Fault::UD, ..row(0, "CPUID does not offer it", Box::new(bad)) });
     checks.push(row(0, "type above 3", Box::new(|w| w.cpu.gpr[0] = 4)));
     for kind in 0..4 {
         for bit in [12, 31, 32, 63] {

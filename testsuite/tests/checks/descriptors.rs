@@ -196,7 +196,16 @@ fn system(checks: &mut Vec<Check>) {
             }
             checks.push(row(name, mode, code, good, good | S, Fault::gp(FREE)).detail("S"));
             checks.push(row(name, mode, code, good, good & !PRESENT, Fault::np(FREE)).detail("P"));
-            checks.push(selector(name, mode, code, good, FREE | 4, Fault::gp(FREE | 4)));
+            // A good descriptor in the LDT.
+            let local = move |w: &mut World| {
+                w.cpu.ldtr = w.segment(selector::LDT);
+                w.put(super::world::LDT + u64::from(FREE), good);
+                w.cpu.gpr[0] = u64::from(FREE | 4);
+            };
+            checks.push(Check {
+                bad: Box::new(local),
+                ..selector(name, mode, code, good, FREE | 4, Fault::gp(FREE | 4))
+            });
             checks.push(selector(name, mode, code, good, 0x100, Fault::gp(0x100)));
         }
         for bit in 40..45 {
@@ -216,14 +225,16 @@ fn system(checks: &mut Vec<Check>) {
             w.cpu.gpr[0] = FREE.into();
         }));
     }
-    checks.push(selector(
-        "task state segments",
-        Mode::Protected,
-        |a| a.ltr(ax),
-        TSS,
-        0,
-        Fault::GP0,
-    ));
+    let null = |w: &mut World| {
+        // The null descriptor is not looked at, whatever it holds.
+        w.put(GDT, TSS);
+        w.cpu.gpr[0] = 0;
+    };
+    let load: Code = |a| a.ltr(ax);
+    checks.push(Check {
+        bad: Box::new(null),
+        ..selector("task state segments", Mode::Protected, load, TSS, 0, Fault::GP0)
+    });
 }
 
 /// Gates of the IDT: INT 20H to an IRET behind the end.
@@ -293,6 +304,22 @@ fn gates(checks: &mut Vec<Check>) {
             ]);
         } else {
             codes.push(("CS that ends before the handler", 0x0040_9B00_0000_8FFF, Fault::GP0));
+        }
+        if !long {
+            let task = move |selector: u16| {
+                gate & 0xFFFF_F0FF_0000_FFFF | u64::from(selector) << 16 | 5 << 40
+            };
+            let absent = move |w: &mut World| {
+                w.descriptor(TSS & !PRESENT);
+                w.put(at, task(FREE));
+            };
+            let local = move |w: &mut World| {
+                w.cpu.ldtr = w.segment(selector::LDT);
+                w.put(super::world::LDT + u64::from(FREE), TSS);
+                w.put(at, task(FREE | 4));
+            };
+            checks.push(row("task not present".into(), Box::new(absent), Fault::np(FREE)));
+            checks.push(row("task in the LDT".into(), Box::new(local), Fault::gp(FREE | 4)));
         }
         for (what, descriptor, fault) in codes {
             let bad = move |w: &mut World| {

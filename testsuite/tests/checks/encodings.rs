@@ -1,6 +1,6 @@
 //! Encodings: SDM vol. 2A, chapter 2.
 
-use super::world::{DATA, Mode};
+use super::world::{DATA, Mode, World, selector};
 use super::{Check, bytes};
 use x86::Fault;
 use x86::cpuid::{Feature, Policy};
@@ -125,6 +125,14 @@ pub(crate) fn checks() -> Vec<Check> {
             )
             .detail(format!("{byte:02x}")),
         );
+    }
+    for (what, opcode) in [("SYSENTER", 0x34), ("SYSEXIT", 0x35)] {
+        let name = "SYSENTER and SYSEXIT";
+        let null = row(name, Mode::Protected, &[0x90; 2], &[0x0F, opcode], Fault::GP0);
+        checks.push(null.detail(format!("{what}, IA32_SYSENTER_CS null")));
+        let real = row(name, Mode::Real, &[0x90; 2], &[0x0F, opcode], Fault::GP0);
+        let good = |w: &mut World| w.cpu.sysenter_cs = u64::from(selector::CODE32);
+        checks.push(real.detail(format!("{what}, real mode")).good(good));
     }
     for number in [1, 5, 6, 7, 9, 15] {
         for (what, opcode) in [("from", 0x20), ("to", 0x22)] {

@@ -2,9 +2,11 @@
 
 use super::world::{Mode, World};
 use super::{Check, check};
+use iced_x86::IcedError;
+use iced_x86::code_asm::CodeAssembler;
 use x86::Fault;
 use x86::control::efer;
-use x86::cpuid::{Feature, Policy};
+use x86::cpuid::{Feature, Policy, Vendor};
 
 /// WRMSR of `good`, and of `bad`.
 fn row(name: &'static str, number: u32, good: u64, bad: u64) -> Check {
@@ -23,8 +25,51 @@ fn host_has(feature: Feature) -> bool {
     Policy::host(1).has(feature)
 }
 
+/// Registers that CPUID takes away: a feature, or the other vendor.
+fn by_cpuid(checks: &mut Vec<Check>) {
+    type Code = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let name = "registers that CPUID does not offer";
+    let (read, write): (Code, Code) = (|a| a.rdmsr(), |a| a.wrmsr());
+    for (feature, code, number) in [
+        (Feature::SpecCtrl, write, 0x48),
+        (Feature::Xsaves, write, 0xDA0),
+        (Feature::ArchCapabilities, read, 0x10A),
+    ] {
+        if !host_has(feature) {
+            continue;
+        }
+        let bad = move |w: &mut World| {
+            let mut policy = Policy::host(1);
+            policy.remove(feature);
+            w.cpu.policy = policy.into();
+        };
+        let row = check(name, Mode::Long, code, bad, Fault::GP0);
+        checks.push(row.detail(format!("{feature:?}")).good(move |w| w.cpu.gpr[1] = number));
+    }
+    for (what, code, number, owner) in [
+        ("RDMSR", read, 0x17, Vendor::Intel),
+        ("RDMSR", read, 0xC001_0015, Vendor::Amd),
+        ("WRMSR", write, 0xC001_0015, Vendor::Amd),
+        ("RDMSR", read, 0xC001_0004, Vendor::Amd),
+        ("WRMSR", write, 0xC001_0000, Vendor::Amd),
+    ] {
+        let of = |w: &mut World, vendor| {
+            let mut policy = Policy::host(1);
+            policy.set_vendor(vendor);
+            w.cpu.policy = policy.into();
+        };
+        let other = if owner == Vendor::Amd { Vendor::Intel } else { Vendor::Amd };
+        let row = check(name, Mode::Long, code, move |w| of(w, other), Fault::GP0);
+        checks.push(row.detail(format!("{what} {number:#x}, {owner:?}'s")).good(move |w| {
+            of(w, owner);
+            w.cpu.gpr[1] = number;
+        }));
+    }
+}
+
 pub(crate) fn checks() -> Vec<Check> {
     let mut checks = Vec::new();
+    by_cpuid(&mut checks);
     let long = efer::LME | efer::LMA;
     // Auto-IBRS (bit 21) is AMD's.
     let known = efer::SCE | long | efer::NXE | if Policy::host(1).is_amd() { 1 << 21 } else { 0 };

@@ -277,6 +277,7 @@ impl World {
         let tss = 0x0000_8B11_2000_0067;
         let ldt = 0x0000_8211_1000_00FF;
         for (selector, descriptor) in [
+            (0, 0),
             (selector::CODE32, CODE_DESCRIPTOR),
             (selector::DATA, DATA_DESCRIPTOR),
             (selector::CODE64, CODE64_DESCRIPTOR),
