@@ -67,10 +67,13 @@ fn read_arch_capabilities(cpu: &Cpu, _: &Mmu) -> Result<u64, Fault> {
 }
 
 fn write_efer(cpu: &mut Cpu, mmu: &mut Mmu, value: u64) -> Result<(), Fault> {
-    let nx = if cpu.policy.has(Feature::Nx) { efer::NXE } else { 0 };
+    let bit = |feature, mask| if cpu.policy.has(feature) { mask } else { 0 };
+    let known = bit(Feature::Syscall, efer::SCE)
+        | bit(Feature::LongMode, efer::LME | efer::LMA)
+        | bit(Feature::Nx, efer::NXE);
     // AUTOIBRS (bit 21) is accepted where CPUID offers it, on AMD.
     let auto_ibrs = if cpu.policy.is_amd() { 1 << 21 } else { 0 };
-    if value & !(efer::SCE | efer::LME | efer::LMA | nx | auto_ibrs) != 0 {
+    if value & !(known | auto_ibrs) != 0 {
         return Err(Fault::GP0);
     }
     if (value ^ cpu.efer) & efer::LME != 0 && cpu.cr0 & cr0::PG != 0 {
@@ -314,6 +317,35 @@ fn is_amd_counter(cpu: &Cpu, number: u32) -> bool {
     cpu.policy.is_amd() && matches!(number, 0xC001_0000..=0xC001_0007)
 }
 
+/// The features of which one brings the register; none for what is there in any case, or decides
+/// for itself (SDM vol. 4, table 2-2).
+fn brought_by(number: u32) -> &'static [Feature] {
+    match number {
+        msr::IA32_TSC_ADJUST => &[Feature::TscAdjust],
+        msr::IA32_SYSENTER_CS | msr::IA32_SYSENTER_ESP | msr::IA32_SYSENTER_EIP => &[Feature::Sep],
+        msr::IA32_PAT => &[Feature::Pat],
+        msr::IA32_MTRRCAP | msr::IA32_MTRR_DEF_TYPE => &[Feature::Mtrr],
+        msr::IA32_EFER => &[Feature::Syscall, Feature::LongMode, Feature::Nx],
+        msr::IA32_STAR => &[Feature::Syscall],
+        msr::IA32_LSTAR
+        | msr::IA32_CSTAR
+        | msr::IA32_FMASK
+        | msr::IA32_FS_BASE
+        | msr::IA32_GS_BASE
+        | msr::IA32_KERNEL_GS_BASE => &[Feature::LongMode],
+        msr::IA32_TSC_AUX => &[Feature::Rdtscp, Feature::Rdpid],
+        _ if fixed_mtrr(number).or(variable_mtrr(number)).is_some() => &[Feature::Mtrr],
+        _ => &[],
+    }
+}
+
+/// #GP(0) where the guest's CPUID does not report the register.
+fn check_reported(cpu: &Cpu, number: u32) -> Result<(), Fault> {
+    let features = brought_by(number);
+    let there = features.is_empty() || features.iter().any(|&feature| cpu.policy.has(feature));
+    if there { Ok(()) } else { Err(Fault::GP0) }
+}
+
 /// Index into `mtrr_fixed` for a fixed-range MTRR.
 fn fixed_mtrr(number: u32) -> Option<usize> {
     match number {
@@ -335,6 +367,7 @@ fn variable_mtrr(number: u32) -> Option<usize> {
 /// # Errors
 /// #GP(0) where the CPU has no such register or it cannot be read.
 pub fn read(cpu: &Cpu, mmu: &mut Mmu, number: u32) -> Result<u64, Fault> {
+    check_reported(cpu, number)?;
     if let Some(line) = MSRS.iter().find(|m| m.number == number) {
         return (line.read)(cpu, mmu);
     }
@@ -358,6 +391,7 @@ pub fn read(cpu: &Cpu, mmu: &mut Mmu, number: u32) -> Result<u64, Fault> {
 /// # Errors
 /// #GP(0) where the CPU has no such register or it does not take the value.
 pub fn write(cpu: &mut Cpu, mmu: &mut Mmu, number: u32, value: u64) -> Result<(), Fault> {
+    check_reported(cpu, number)?;
     if let Some(line) = MSRS.iter().find(|m| m.number == number) {
         return (line.write)(cpu, mmu, value);
     }

@@ -55,9 +55,42 @@ const LONG_NOPS: &[(&str, &[u8])] = &[
     ("PREFETCHW", &[0x0F, 0x0D, 0x0B]),
 ];
 
+/// Model-specific registers, and features of which one brings each.
+const MSRS: &[(&str, u32, &[Feature])] = &[
+    ("IA32_TSC_ADJUST", 0x3B, &[Feature::TscAdjust]),
+    ("IA32_MTRRCAP", 0xFE, &[Feature::Mtrr]),
+    ("IA32_SYSENTER_CS", 0x174, &[Feature::Sep]),
+    ("IA32_SYSENTER_ESP", 0x175, &[Feature::Sep]),
+    ("IA32_SYSENTER_EIP", 0x176, &[Feature::Sep]),
+    ("IA32_MTRR_PHYSMASK0", 0x201, &[Feature::Mtrr]),
+    ("IA32_MTRR_FIX64K", 0x250, &[Feature::Mtrr]),
+    ("IA32_PAT", 0x277, &[Feature::Pat]),
+    ("IA32_MTRR_DEF_TYPE", 0x2FF, &[Feature::Mtrr]),
+    ("IA32_EFER", 0xC000_0080, &[Feature::Syscall, Feature::LongMode, Feature::Nx]),
+    ("IA32_STAR", 0xC000_0081, &[Feature::Syscall]),
+    ("IA32_LSTAR", 0xC000_0082, &[Feature::LongMode]),
+    ("IA32_FS_BASE", 0xC000_0100, &[Feature::LongMode]),
+    ("IA32_KERNEL_GS_BASE", 0xC000_0102, &[Feature::LongMode]),
+    ("IA32_TSC_AUX", 0xC000_0103, &[Feature::Rdtscp, Feature::Rdpid]),
+];
+
+/// Bits of IA32_EFER, and the feature of each: SCE, LME, NXE.
+const EFER_BITS: [(Feature, u32); 3] =
+    [(Feature::Syscall, 1 << 0), (Feature::LongMode, 1 << 8), (Feature::Nx, 1 << 11)];
+
 /// What is wrong where `code` should run to its end, or be undefined.
 fn problem(world: &mut World, mode: Mode, what: &str, code: &[u8], there: bool) -> Option<String> {
     let wanted = if there { Ended::AtEnd } else { Ended::Fault(Fault::UD) };
+    differs(world, mode, what, code, wanted)
+}
+
+fn differs(
+    world: &mut World,
+    mode: Mode,
+    what: &str,
+    code: &[u8],
+    wanted: Ended,
+) -> Option<String> {
     let ended = (0..2).map(|_| run(world, mode, code)).find(|ended| *ended != wanted)?;
     Some(format!("{what} ({mode:?}, {}): {ended:?}, not {wanted:?}", world.engine()))
 }
@@ -72,6 +105,29 @@ fn worlds(policy: &Arc<Policy>) -> [World; 2] {
     [World::interpreted(), World::translated()].map(|world| world.with_policy(policy.clone()))
 }
 
+/// RDMSR of every register, and WRMSR of each of IA32_EFER's bits.
+fn check_msrs(world: &mut World, policy: &Policy, problems: &mut Vec<String>, name: &str) {
+    let msr = policy.has(Feature::Msr);
+    let wanted = |there| match (msr, there) {
+        (false, _) => Ended::Fault(Fault::UD),
+        (true, true) => Ended::AtEnd,
+        (true, false) => Ended::Fault(Fault::GP0),
+    };
+    let mov = |opcode: u8, value: u32| [&[opcode][..], &value.to_le_bytes()].concat();
+    let mut check = |what: &str, code: &[u8], there: bool| {
+        let problem = differs(world, Mode::Protected, what, code, wanted(there));
+        problems.extend(problem.map(|problem| format!("{name}: {problem}")));
+    };
+    for &(what, number, features) in MSRS {
+        let there = features.iter().any(|&feature| policy.has(feature));
+        check(what, &[mov(0xB9, number), vec![0x0F, 0x32]].concat(), there);
+    }
+    for (feature, bit) in EFER_BITS {
+        let code = [mov(0xB9, 0xC000_0080), mov(0xB8, bit), mov(0xBA, 0), vec![0x0F, 0x30]];
+        check(&format!("EFER bit of {feature:?}"), &code.concat(), policy.has(feature));
+    }
+}
+
 fn check(policy: Policy, problems: &mut Vec<String>, name: &str) {
     let policy = Arc::new(policy);
     let mut modes = vec![Mode::Real, Mode::Protected, Mode::Paged];
@@ -81,6 +137,7 @@ fn check(policy: Policy, problems: &mut Vec<String>, name: &str) {
     let rows = ROWS.iter().map(|&(feature, what, code)| (what, code, policy.has(feature)));
     let nops = LONG_NOPS.iter().map(|&(what, code)| (what, code, policy.has_long_nop()));
     for mut world in worlds(&policy) {
+        check_msrs(&mut world, &policy, problems, name);
         for (what, code, there) in rows.clone().chain(nops.clone()) {
             for &mode in &modes {
                 let vex_in_real_mode = mode == Mode::Real && matches!(code[0], 0xC4 | 0xC5);
@@ -97,6 +154,7 @@ fn features_that_are_hidden() {
     let mut problems = Vec::new();
     check(Policy::host(1), &mut problems, "host");
     let mut features: Vec<_> = ROWS.iter().map(|row| row.0).collect();
+    features.extend([Feature::Pat, Feature::Mtrr, Feature::Sep, Feature::Nx, Feature::LongMode]);
     features.dedup();
     for feature in features {
         let mut policy = Policy::host(1);
