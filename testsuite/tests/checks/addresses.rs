@@ -148,6 +148,17 @@ fn alignment(checks: &mut Vec<Check>) {
     for (what, code, off) in rows {
         checks.push(row("alignment of 16 bytes", code, off_by(off), Fault::GP0).detail(what));
     }
+    for (what, code) in
+        [("XSAVE", (|a| a.xsave(ptr(rbx))) as Code), ("XRSTOR", (|a| a.xrstor(ptr(rbx))) as Code)]
+    {
+        for off in [8, 32] {
+            let check = row("alignment of 64 bytes", code, off_by(off), Fault::GP0);
+            checks.push(check.detail(format!("{what}, {off}")).good(|w| {
+                w.put(DATA + 24, 0x1F80);
+                (w.cpu.gpr[0], w.cpu.gpr[3]) = (3, DATA);
+            }));
+        }
+    }
     for (what, code) in [
         ("read", (|a| a.mov(eax, dword_ptr(ebx))) as Code),
         ("write", (|a| a.mov(dword_ptr(ebx), eax)) as Code),

@@ -48,6 +48,15 @@ fn selector(
         })
 }
 
+/// The null selector. The null descriptor is not looked at, though it holds a good one.
+fn null(name: &'static str, mode: Mode, code: Code, good: u64) -> Check {
+    let bad = move |w: &mut World| {
+        w.put(GDT, good);
+        w.cpu.gpr[0] = 0;
+    };
+    Check { bad: Box::new(bad), ..selector(name, mode, code, good, 0, Fault::GP0) }
+}
+
 fn data(checks: &mut Vec<Check>) {
     let loads: [(&str, Code); 5] = [
         ("DS", |a| a.mov(ds, ax)),
@@ -111,7 +120,7 @@ fn stack(checks: &mut Vec<Check>) {
             Fault::gp(FREE),
         ));
     }
-    checks.push(selector("stack segments", Mode::Protected, code, DATA_DESCRIPTOR, 0, Fault::GP0));
+    checks.push(null("stack segments", Mode::Protected, code, DATA_DESCRIPTOR));
 }
 
 fn code(checks: &mut Vec<Check>) {
@@ -142,7 +151,7 @@ fn code(checks: &mut Vec<Check>) {
         if mode == Mode::Long {
             checks.push(row(good | L | DB, Fault::gp(FREE)).detail("L and D"));
         }
-        checks.push(selector("code segments", mode, code, good, 0, Fault::GP0));
+        checks.push(null("code segments", mode, code, good));
         checks.push(selector("code segments", mode, code, good, 0x100, Fault::gp(0x100)));
     }
     // A far jump through a pointer at [EBX].
@@ -168,6 +177,11 @@ fn code(checks: &mut Vec<Check>) {
     checks.push(far(CODE_DESCRIPTOR & !PRESENT, Fault::np(FREE)));
     checks.push(far(CODE_DESCRIPTOR | DPL3, Fault::gp(FREE)));
     checks.push(far(CODE_DESCRIPTOR | CONFORMING | DPL3, Fault::gp(FREE)));
+    checks.push(with(null("far jumps", Mode::Protected, jump, CODE_DESCRIPTOR)));
+    checks.push(far(TSS & !PRESENT, Fault::np(FREE)).detail("a task not present"));
+    // A call gate to CODE32.
+    let gate = 0x0000_8C00_0000_0000 | u64::from(selector::CODE32) << 16 | super::world::CODE + 13;
+    checks.push(far(gate & !PRESENT, Fault::np(FREE)).detail("a gate not present"));
     // A system type that is nothing to jump to: a reserved one, an LDT.
     for kind in [0u64, 2, 8, 0xA, 0xD, 0xE] {
         checks.push(
@@ -225,16 +239,7 @@ fn system(checks: &mut Vec<Check>) {
             w.cpu.gpr[0] = FREE.into();
         }));
     }
-    let null = |w: &mut World| {
-        // The null descriptor is not looked at, whatever it holds.
-        w.put(GDT, TSS);
-        w.cpu.gpr[0] = 0;
-    };
-    let load: Code = |a| a.ltr(ax);
-    checks.push(Check {
-        bad: Box::new(null),
-        ..selector("task state segments", Mode::Protected, load, TSS, 0, Fault::GP0)
-    });
+    checks.push(null("task state segments", Mode::Protected, |a| a.ltr(ax), TSS));
 }
 
 /// Gates of the IDT: INT 20H to an IRET behind the end.
