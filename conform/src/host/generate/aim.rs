@@ -1,49 +1,16 @@
 //! Points registers and memory to where an instruction has something to do: addresses into the
 //! window, counts that end, divisors that fit, branch targets and selectors that exist.
 
+use super::target::{page, target};
 use super::{Draft, NEIGHBOURHOOD};
-use crate::host::layout::{CODE, CODE_SIZE, PAGE, WINDOW};
-use crate::host::random::Random;
+use crate::host::layout::{CODE, CODE_SIZE, WINDOW};
 use crate::host::segments::{CODE32, CODE64, DATA, TRIED};
 use crate::host::state::legacy;
 use iced_x86::{ConstantOffsets, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use x86::regs::gpr::{RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP};
 
-/// Where the canonical halves of the address space end and begin (48-bit addresses; SDM vol. 1,
-/// section 3.3.7.1). In 32- and 16-bit code each is the end of the address space.
-const BORDERS: [u64; 3] = [1 << 47, 0xFFFF_8000_0000_0000, 0];
-
 /// Room for the largest frame of a far call.
 const FRAME: u64 = 64;
-
-/// Start of page `n` of the window.
-const fn page(n: usize) -> u64 {
-    WINDOW + (n * PAGE) as u64
-}
-
-/// A linear address for an operand of `size` bytes.
-fn target(random: &mut Random, size: u64) -> u64 {
-    let size = size.max(1);
-    let inside = random.below(size);
-    match random.below(100) {
-        0..=64 => {
-            let n = random.pick(&[1, 1, 2, 2, 5, 10]);
-            let address = page(n) + random.below(PAGE as u64);
-            let aligned = address & !(size.next_power_of_two().min(64) - 1);
-            if random.percent(60) { aligned } else { address.min(page(n + 1) - size) }
-        }
-        // Across pages: both there, the second missing, the first missing, the second read-only.
-        65..=72 => page(2) - inside,
-        73..=78 => random.pick(&[page(3), page(6), page(11)]) - inside,
-        79..=82 => random.pick(&[page(1), page(4), page(5), page(10)]) - inside,
-        83..=85 => page(5) - inside,
-        86..=89 => random.pick(&[page(3), page(6), page(9), page(0)]) + random.below(PAGE as u64),
-        90..=93 => page(4) + random.below(PAGE as u64),
-        94..=95 => WINDOW + CODE as u64 + random.below(CODE_SIZE as u64),
-        96..=97 => random.pick(&BORDERS).wrapping_sub(inside),
-        _ => random.integer(),
-    }
-}
 
 impl Draft {
     pub(super) fn aim(&mut self) {
@@ -245,6 +212,19 @@ impl Draft {
                 let r = insn.op1_register();
                 self.set_address(r.number(), 8, offset);
             }
+            Mnemonic::Loop
+            | Mnemonic::Loope
+            | Mnemonic::Loopne
+            | Mnemonic::Jcxz
+            | Mnemonic::Jecxz
+            | Mnemonic::Jrcxz
+                if self.random.percent(50) =>
+            {
+                // About to be zero, in a part of the register or in all of it.
+                let width = self.random.pick(&[2, 4, 8]);
+                let count = self.random.below(3);
+                self.set_address(RCX, width, count);
+            }
             Mnemonic::Bound => {
                 let low = self.random.integer() as i32;
                 let high = low.wrapping_add(self.random.below(1000) as i32);
@@ -336,6 +316,10 @@ impl Draft {
                 0 => frame,
                 _ => self.case.state.gpr[RSP].wrapping_add(8 * self.random.below(16)),
             };
+            if self.case.bits == 16 {
+                // Only BP counts.
+                self.case.state.gpr[RBP] |= self.random.next() & 0xFFFF_0000;
+            }
         }
     }
 

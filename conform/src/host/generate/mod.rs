@@ -5,6 +5,7 @@ pub(super) use aim::slot_size;
 mod aim;
 mod encode;
 pub mod forms;
+mod target;
 mod values;
 
 use super::layout::{
