@@ -65,6 +65,11 @@ impl<'a> Accesses<'a> {
         self.pieces.iter().any(|piece| piece.gives(self.case, fault))
     }
 
+    /// Whether segmentation refuses one of them with this fault.
+    pub(super) fn refuse(&self, fault: Taken) -> bool {
+        self.pieces.iter().any(|piece| piece.refuses(self.case, fault))
+    }
+
     /// Whether the fault can come from looking at where a transfer leads, or at a segment that is
     /// loaded.
     pub(super) fn target_gives(&self, fault: Taken) -> bool {
@@ -159,13 +164,18 @@ impl Access {
             return self.reaches(case, fault.address) && self.page_error(fault);
         }
         let misaligned = |to: u64| self.linear(case) & (to.next_power_of_two() - 1) != 0;
-        let stack = self.segment == SS;
         fault.error == 0
             && (fault.is(&[Vector::AC])
                 && case.state.rflags & flags::AC != 0
                 && misaligned(self.size.min(64))
-                || fault.is(&[if stack { Vector::SS } else { Vector::GP }]) && self.refused(case)
+                || self.refuses(case, fault)
                 || fault.is(&[Vector::GP]) && self.size >= 16 && misaligned(self.size.min(64)))
+    }
+
+    /// Whether segmentation refuses it with this fault.
+    fn refuses(&self, case: &Case, fault: Taken) -> bool {
+        let vector = if self.segment == SS { Vector::SS } else { Vector::GP };
+        fault.error == 0 && fault.is(&[vector]) && self.refused(case)
     }
 
     /// Whether one of its bytes is at `address`. Those behind the first may or may not begin again

@@ -88,7 +88,9 @@ const OPTIONAL: &[(Mask, OptionalRule)] = &[
         set && !on_host && fault.is(&[Vector::GP])
     }),
     (Mask::XrstorExtent, |c, fault, on_host| {
-        is_xrstor(c.insn) && on_host && fault.is(&[Vector::PF]) && c.accesses().give(fault)
+        let accesses = c.accesses();
+        let given = fault.is(&[Vector::PF]) && accesses.give(fault) || accesses.refuse(fault);
+        is_xrstor(c.insn) && on_host && given
     }),
 ];
 

@@ -214,9 +214,10 @@ impl Mask {
             ),
             Mask::XrstorExtent => (
                 "xrstor-extent",
-                "Page faults of XRSTOR, inside the largest area, in components that it \
-                 initializes rather than loads: the processor may access all of the area \
-                 (observed on Zen 3 and Zen 5; SDM vol. 1, section 13.8).",
+                "Faults of XRSTOR by pages, by a segment's limit or by an address that is not \
+                 canonical, inside the largest area, in components that it initializes rather \
+                 than loads: the processor may access all of the area (observed on Zen 3 and \
+                 Zen 5, limits on Zen 5; SDM vol. 1, section 13.8).",
             ),
             Mask::MxcsrMask => (
                 "mxcsr-mask",
