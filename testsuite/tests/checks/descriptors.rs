@@ -180,7 +180,8 @@ fn code(checks: &mut Vec<Check>) {
     checks.push(with(null("far jumps", Mode::Protected, jump, CODE_DESCRIPTOR)));
     checks.push(far(TSS & !PRESENT, Fault::np(FREE)).detail("a task not present"));
     // A call gate to CODE32.
-    let gate = 0x0000_8C00_0000_0000 | u64::from(selector::CODE32) << 16 | super::world::CODE + 13;
+    let gate =
+        0x0000_8C00_0000_0000 | u64::from(selector::CODE32) << 16 | (super::world::CODE + 13);
     checks.push(far(gate & !PRESENT, Fault::np(FREE)).detail("a gate not present"));
     // A system type that is nothing to jump to: a reserved one, an LDT.
     for kind in [0u64, 2, 8, 0xA, 0xD, 0xE] {
