@@ -17,6 +17,7 @@ mod hidden;
 mod msrs;
 mod paging;
 mod segments;
+mod task_state;
 mod world;
 
 use world::{END, World};
@@ -170,7 +171,7 @@ macro_rules! groups {
     };
 }
 
-groups!(addresses, control, descriptors, encodings, msrs, paging, segments);
+groups!(addresses, control, descriptors, encodings, msrs, paging, segments, task_state);
 
 #[test]
 fn the_list_is_complete() {

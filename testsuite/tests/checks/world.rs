@@ -46,6 +46,8 @@ pub(crate) mod selector {
     pub(crate) const LDT: u16 = 0x50;
     /// For the check itself.
     pub(crate) const FREE: u16 = 0x60;
+    /// For what the one at [`FREE`] leads to.
+    pub(crate) const TARGET: u16 = 0x70;
 }
 
 /// A code segment of 32 bits, flat, of level 0, accessed.
@@ -290,6 +292,8 @@ impl World {
             (selector::LDT + 8, 0),
             (selector::FREE, 0),
             (selector::FREE + 8, 0),
+            (selector::TARGET, 0),
+            (selector::TARGET + 8, 0),
         ] {
             self.put(GDT + u64::from(selector & !7), descriptor);
         }
