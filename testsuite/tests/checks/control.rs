@@ -1,6 +1,6 @@
 //! Control and debug registers, XCR0, INVPCID: SDM vol. 3A, sections 2.5, 2.6, 4.1 and 18.2.
 
-use super::world::{DATA, Mode, PML4, World, selector};
+use super::world::{CODE, DATA, Mode, PML4, World, selector};
 use super::{Check, check};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -373,11 +373,76 @@ fn invpcid(checks: &mut Vec<Check>) {
     }
 }
 
+/// What CPUID takes away while the control registers still have it, and protection keys.
+fn by_cpuid(checks: &mut Vec<Check>) {
+    let without = |feature| {
+        move |w: &mut World| {
+            let mut policy = Policy::host(1);
+            policy.remove(feature);
+            w.cpu.policy = policy.into();
+        }
+    };
+    let rows: [(&str, Feature, Code); 8] = [
+        ("RDTSCP", Feature::Rdtscp, |a| a.rdtscp()),
+        ("RDPID", Feature::Rdpid, |a| a.rdpid(rax)),
+        ("VMCALL", Feature::Hypervisor, |a| a.vmcall()),
+        ("XSAVE", Feature::Xsave, |a| a.xsave(ptr(rbx))),
+        ("XRSTOR", Feature::Xsave, |a| a.xrstor(ptr(rbx))),
+        ("XGETBV", Feature::Xsave, |a| a.xgetbv()),
+        ("FXSAVE", Feature::Fxsr, |a| a.fxsave(ptr(rbx))),
+        ("FXRSTOR", Feature::Fxsr, |a| a.fxrstor(ptr(rbx))),
+    ];
+    for (what, feature, code) in rows {
+        if !Policy::host(1).has(feature) {
+            continue;
+        }
+        let name = "instructions that CPUID does not offer";
+        let row = check(name, Mode::Long, code, without(feature), Fault::UD);
+        checks.push(row.detail(what).good(|w| {
+            w.put(DATA + 24, 0x1F80);
+            w.cpu.gpr[3] = DATA;
+        }));
+    }
+    if Policy::host(1).has(Feature::Hypervisor) {
+        let name = "VMCALL outside protected mode";
+        for mode in [Mode::Real, Mode::Virtual8086] {
+            let bad = |w: &mut World| w.write(CODE, &[0x0F, 0x01, 0xC1]);
+            checks.push(super::bytes(name, mode, &[0x90; 3], bad, Fault::UD));
+        }
+    }
+    // The value is a good one.
+    let bad = |w: &mut World| w.write(CODE, &[0x0F, 0x01, 0xD1]);
+    checks.push(
+        super::bytes("XSETBV at level 3", Mode::User, &[0x90; 3], bad, Fault::GP0)
+            .good(|w| w.cpu.gpr[0] = w.cpu.xcr0),
+    );
+    if !Policy::host(1).has(Feature::Pku) {
+        return;
+    }
+    let codes: [(&str, Code); 2] = [("RDPKRU", |a| a.rdpkru()), ("WRPKRU", |a| a.wrpkru())];
+    for (what, code) in codes {
+        for mode in [Mode::Long, Mode::User] {
+            let row = |how: &str, bad: Box<dyn Fn(&mut World)>, fault| {
+                check("RDPKRU and WRPKRU", mode, code, bad, fault)
+                    .detail(format!("{what}, {how}"))
+                    .good(|w| w.cpu.cr4 |= cr4::PKE)
+            };
+            checks.push(row("CR4.PKE", Box::new(|w| w.cpu.cr4 &= !cr4::PKE), Fault::UD));
+            checks.push(row("CPUID", Box::new(without(Feature::Pku)), Fault::UD));
+            checks.push(row("ECX", Box::new(|w| w.cpu.gpr[1] = 1 << 31), Fault::GP0));
+            if what == "WRPKRU" {
+                checks.push(row("EDX", Box::new(|w| w.cpu.gpr[2] = 1 << 31), Fault::GP0));
+            }
+        }
+    }
+}
+
 pub(crate) fn checks() -> Vec<Check> {
     let mut checks = Vec::new();
     control(&mut checks);
     debug(&mut checks);
     extended(&mut checks);
     invpcid(&mut checks);
+    by_cpuid(&mut checks);
     checks
 }

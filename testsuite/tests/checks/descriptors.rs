@@ -232,6 +232,14 @@ fn system(checks: &mut Vec<Check>) {
                 w.cpu.gpr[0] = FREE.into();
             }));
         }
+        let bad = |w: &mut World| w.cpu.gdtr.limit = FREE + 14;
+        let row =
+            check("upper half of a system descriptor", Mode::Long, code, bad, Fault::gp(FREE));
+        checks.push(row.detail(format!("{name}, across the limit")).good(move |w| {
+            w.descriptor(good);
+            w.cpu.gdtr.limit = FREE + 15;
+            w.cpu.gpr[0] = FREE.into();
+        }));
         let bad = |w: &mut World| w.put(GDT + u64::from(FREE) + 8, 0x8000);
         let check =
             check("canonical base of a system descriptor", Mode::Long, code, bad, Fault::gp(FREE));

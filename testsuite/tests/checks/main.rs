@@ -18,6 +18,8 @@ mod msrs;
 mod paging;
 mod segments;
 mod task_state;
+mod tasks;
+mod transfers;
 mod world;
 
 use world::{END, World};
@@ -171,7 +173,18 @@ macro_rules! groups {
     };
 }
 
-groups!(addresses, control, descriptors, encodings, msrs, paging, segments, task_state);
+groups!(
+    addresses,
+    control,
+    descriptors,
+    encodings,
+    msrs,
+    paging,
+    segments,
+    task_state,
+    tasks,
+    transfers
+);
 
 #[test]
 fn the_list_is_complete() {
