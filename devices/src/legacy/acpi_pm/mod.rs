@@ -14,8 +14,8 @@
 //! The block has no fixed place: map it where the FADT says with [`crate::Bus::insert`] and
 //! [`BLOCK_BYTES`], and the SMI ports with [`crate::Bus::insert_ports`] and [`SMI_PORTS`]. There is
 //! no SMM: the device itself does what a BIOS's SMI handler would. Sleep types are the PIIX4's: with
-//! SLP_EN 0 powers off and 1 suspends to RAM, until the power button, the real-time clock's alarm or a
-//! general purpose event wakes, if it is enabled; the others are ignored.
+//! SLP_EN 0 powers off and 1 suspends to RAM, until the power button wakes, or, if they are enabled, the
+//! real-time clock's alarm or a general purpose event; the others are ignored.
 //!
 //! Sources: ACPI specification 6.5, sections 4.8.3 and 4.8.4; Intel 82371AB (PIIX4) datasheet,
 //! section 7.2.

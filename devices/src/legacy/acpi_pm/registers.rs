@@ -49,9 +49,12 @@ pub struct AcpiPm {
     gpe0_enable: u16,
     smi_command: u8,
     smi_status: u8,
-    /// In S3: the next enabled event wakes.
+    /// In S3: the next enabled event wakes, and so does the power button.
     #[serde(default)]
     asleep: bool,
+    /// The power button was pressed meanwhile.
+    #[serde(default)]
+    pressed: bool,
     /// Tick of the PM timer up to which its status bit knows.
     last_tick: u64,
 }
@@ -108,12 +111,14 @@ impl AcpiPm {
         self.pm1_status |= Pm1::RTC.bits();
     }
 
-    /// Ends S3 if an enabled event is up. True once for each sleep.
+    /// Ends S3 if an enabled event is up, or the power button was pressed, which needs no enable bit
+    /// to wake (Intel 82801DB datasheet, table "Causes of Wake Events"). True once for each sleep.
     pub fn wake(&mut self) -> bool {
         let events = self.pm1_status & self.pm1_enable & Pm1::WAKING.bits();
-        let wakes = self.asleep && (events != 0 || self.gpe0_status & self.gpe0_enable != 0);
+        let enabled = events != 0 || self.gpe0_status & self.gpe0_enable != 0;
+        let wakes = self.asleep && (enabled || self.pressed);
         if wakes {
-            self.asleep = false;
+            (self.asleep, self.pressed) = (false, false);
             self.pm1_status |= WAK_STS;
         }
         wakes
@@ -122,6 +127,7 @@ impl AcpiPm {
     /// The power button goes down.
     pub fn press_power_button(&mut self) {
         self.pm1_status |= Pm1::POWER_BUTTON.bits();
+        self.pressed = self.asleep;
     }
 
     /// The firmware releases the global lock (BIOS_RLS).
