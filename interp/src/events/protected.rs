@@ -144,11 +144,12 @@ fn enter_task(cpu: &mut Cpu, mmu: &mut Mmu, event: Event, gate: Descriptor) -> R
     if let Some(error) = event.error_code {
         let mut stack = NewStack::current(cpu);
         let size = if wide { 4 } else { 2 };
-        stack.push_sized(cpu, mmu, size, u64::from(error))?;
+        let pushed = stack.push_sized(cpu, mmu, size, u64::from(error));
+        pushed.map_err(task_switch::in_new_task)?;
         stack.commit(cpu);
     }
     if cpu.rip > u64::from(cpu.cs().limit) {
-        return Err(Fault::GP0);
+        return Err(task_switch::in_new_task(Fault::GP0));
     }
     Ok(())
 }

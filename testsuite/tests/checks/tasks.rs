@@ -149,10 +149,7 @@ fn entries(checks: &mut Vec<Check>) {
             w.put(GDT + u64::from(TARGET), short);
             w.write(NEW + 0x64, &[1]);
         };
-        // By INT it counts as a fault of the instruction, which is the old task's.
-        let fault =
-            if what.starts_with("task gate") { Fault::GP0 } else { in_new_task(Fault::GP0) };
-        checks.push(row(Box::new(short), fault));
+        checks.push(row(Box::new(short), in_new_task(Fault::GP0)));
         let trap = |w: &mut World| w.write(NEW + 0x64, &[1]);
         let trap = row(Box::new(trap), Fault::trap(Vector::DB));
         checks.push(Check { name: "T bit of a task", ..trap });
