@@ -91,9 +91,10 @@ fn invlpg(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
 }
 
 fn invpcid(cpu: &mut Cpu, mmu: &mut Mmu, insn: &Insn) -> Result<Flow, Fault> {
-    if !cpu.policy.has(Feature::Invpcid) || !cpu.is_protected() {
-        return Err(if cpu.mode == Mode::Virtual8086 { Fault::GP0 } else { Fault::UD });
+    if !cpu.policy.has(Feature::Invpcid) {
+        return Err(Fault::UD);
     }
+    // V86 mode does not recognize it; real mode does (SDM vol. 2A, INVPCID).
     require_cpl0(cpu)?;
     let kind = cpu.gpr[usize::from(insn.op[0].reg & 15)];
     let kind = if cpu.mode == Mode::Long { kind } else { kind & 0xFFFF_FFFF };

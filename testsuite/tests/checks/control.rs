@@ -371,6 +371,12 @@ fn invpcid(checks: &mut Vec<Check>) {
     for kind in 0..2 {
         checks.push(row(kind, "a PCID without CR4.PCIDE", Box::new(|w| w.cpu.cr4 &= !cr4::PCIDE)));
     }
+    let code: Code = |a| a.invpcid(eax, xmmword_ptr(bx));
+    let bad = |w: &mut World| w.cpu.gpr[0] = 4;
+    let real = check("operands of INVPCID", Mode::Real, code, bad, Fault::GP0);
+    checks.push(real.detail("type above 3, real mode").good(|w| {
+        (w.cpu.gpr[0], w.cpu.gpr[3]) = (2, 0x7000);
+    }));
 }
 
 /// What CPUID takes away while the control registers still have it, and protection keys.
