@@ -4,7 +4,7 @@ use crate::arena::Arena;
 use crate::emit::Exit;
 use crate::indirect::IndirectCache;
 use crate::key::Key;
-use crate::pages::ByPage;
+use crate::pages::{ByPage, everything};
 use hashbrown::{HashMap, HashSet};
 use softmmu::{CodeWrite, MappingChanges};
 
@@ -199,7 +199,7 @@ impl BlockCache {
             return false;
         }
         if self.cross_page.added() >= MAX_CROSS_PAGE {
-            self.unlink_all_pages(arena);
+            self.unlink_pages(arena, &everything());
             return false;
         }
         if from.place.linear & !0xFFF != target.place.linear & !0xFFF {
@@ -220,11 +220,6 @@ impl BlockCache {
             arena.patch(exit.site, exit.trampoline);
             self.blocks[to as usize].incoming.remove(&link);
         }
-    }
-
-    fn unlink_all_pages(&mut self, arena: &mut Arena) {
-        let mut cross_page = std::mem::take(&mut self.cross_page);
-        cross_page.take_all(|link| self.unlink(arena, link));
     }
 
     /// Undoes the cross-page links whose target's translation may have changed.

@@ -6,7 +6,7 @@
 
 use crate::cache::Place;
 use crate::key::Key;
-use crate::pages::ByPage;
+use crate::pages::{ByPage, everything};
 use hashbrown::HashMap;
 use softmmu::{LowBox, LowError, MappingChanges};
 
@@ -62,11 +62,16 @@ impl Table {
         }
     }
 
+    fn purge(&mut self, changes: &MappingChanges) {
+        let mut used = std::mem::take(&mut self.used);
+        used.take(changes, |(tag, index)| self.remove(tag, index));
+        self.used = used;
+    }
+
     fn insert(&mut self, (tag, index): (u64, u16), linear: u64, global: bool, code: u64) {
         if self.entries[usize::from(index)].tag != tag {
             if self.used.added() >= MAX_ENTERED {
-                let mut used = std::mem::take(&mut self.used);
-                used.take_all(|(tag, index)| self.remove(tag, index));
+                self.purge(&everything());
             }
             self.used.insert(linear, global, (tag, index));
         }
@@ -131,15 +136,13 @@ impl IndirectCache {
     /// Drops the targets whose translation may have changed.
     pub(crate) fn purge(&mut self, changes: &MappingChanges) {
         for table in self.tables.values_mut() {
-            let mut used = std::mem::take(&mut table.used);
-            used.take(changes, |(tag, index)| table.remove(tag, index));
-            table.used = used;
+            table.purge(changes);
         }
     }
 
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
-        self.purge(&MappingChanges { everything: true, ..MappingChanges::default() });
+        self.purge(&everything());
     }
 }
 

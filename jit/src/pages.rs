@@ -4,6 +4,11 @@
 use hashbrown::HashMap;
 use softmmu::MappingChanges;
 
+/// The change after which no translation of an address holds.
+pub(crate) fn everything() -> MappingChanges {
+    MappingChanges { everything: true, ..MappingChanges::default() }
+}
+
 /// Items by the linear page that they rely on.
 #[derive(Debug)]
 pub(crate) struct ByPage<T> {
@@ -30,11 +35,6 @@ impl<T> ByPage<T> {
     /// their page changes: an owner that may add without end takes all of them out at times.
     pub(crate) fn added(&self) -> usize {
         self.added
-    }
-
-    /// Takes out all items and gives each to `drop`.
-    pub(crate) fn take_all(&mut self, drop: impl FnMut(T)) {
-        self.take(&MappingChanges { everything: true, ..MappingChanges::default() }, drop);
     }
 
     /// Takes out the items whose page may have changed and gives each to `drop`.
