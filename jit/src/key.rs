@@ -23,7 +23,7 @@ const CLASS_SHIFT: u32 = 16;
 /// MXCSR's mask bits.
 const MXCSR_MASKS: u32 = 0x1F80;
 /// The x87 control word's mask bits.
-const FCW_MASKS: u16 = 0x3F;
+pub(crate) const FCW_MASKS: u16 = 0x3F;
 
 /// XCR0's bits for opmasks and both halves of the ZMM registers (SDM vol. 1, section 13.3).
 const AVX512_STATE: u64 = 0xE6;

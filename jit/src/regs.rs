@@ -22,6 +22,10 @@ pub(crate) const PINNED: [(u8, u8); 13] = [
     (4, STACK),
 ];
 
+/// Hardware numbers of CS and SS.
+pub(crate) const CS: u8 = 1;
+pub(crate) const SS: u8 = 2;
+
 /// The host register that holds guest RSP.
 pub(crate) const STACK: u8 = 9;
 

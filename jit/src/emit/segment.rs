@@ -4,13 +4,9 @@ use super::Unit;
 use super::memory::Access;
 use super::passthrough::memory_is_written;
 use crate::key::Class;
-use crate::regs::STACK;
+use crate::regs::{CS, SS, STACK};
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use interp::engine::block::Op;
-
-/// Hardware numbers of CS and SS.
-const CS: u8 = 1;
-const SS: u8 = 2;
 
 impl Unit<'_> {
     /// Whether accesses to the memory operand can be checked here.

@@ -5,7 +5,7 @@
 use super::Unit;
 use super::memory::Access;
 use crate::key::Class;
-use crate::regs::host;
+use crate::regs::{CS, SS, host};
 use dynasmrt::{DynasmApi, dynasm};
 use iced_x86::{Instruction, OpKind, Register};
 use interp::engine::block::Op;
@@ -13,9 +13,6 @@ use x86::segment::ar;
 
 /// Access rights of a V86-mode segment (SDM vol. 3B, section 21.2.1).
 const V86_RIGHTS: u32 = ar::P | 3 << ar::DPL_SHIFT | ar::S | ar::RW | ar::ACCESSED;
-/// Hardware numbers of CS and SS.
-const CS: u8 = 1;
-const SS: u8 = 2;
 
 impl Unit<'_> {
     /// Whether a load of the register leaves the key as it is, whatever the selector. SS opens

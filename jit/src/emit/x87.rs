@@ -9,14 +9,12 @@ use super::Unit;
 use super::memory::Access;
 use super::merge::written_gpr;
 use super::vector::Needs;
-use crate::regs::is_in_context;
+use crate::key::FCW_MASKS;
+use crate::regs::{CS, is_in_context};
 use crate::strategy::{Emit, strategy};
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic};
 use interp::engine::block::Op;
-
-/// Hardware number of the code segment register.
-const CS: u8 = 1;
 
 /// What copies have not noted yet.
 #[derive(Clone, Copy)]
@@ -60,7 +58,7 @@ impl Unit<'_> {
             ; movzx r10d, WORD [r11]
             ; mov [copy], r10w
             ; not r10d
-            ; test r10b, 0x3F
+            ; test r10b, FCW_MASKS as i8
             ; jnz =>slow
             ; fldcw [copy]
             ; fnstcw [word]
