@@ -376,6 +376,9 @@ impl Mmu {
                     gpa = gpa.wrapping_add(piece.len() as u64);
                     rest = tail;
                 }
+                // An interrupt that the device raised, another map: in time for the next
+                // instruction.
+                self.code_dirty |= self.exit_request.load() != 0;
             }
         }
     }

@@ -81,8 +81,8 @@ pub struct Mmu {
     pub exit_request: Arc<ExitRequest>,
     /// Counters.
     pub stats: MmuStats,
-    /// Set when a store hit cached code: `code_written` has entries. Engines check it after
-    /// each instruction.
+    /// Set when a store hit cached code, `code_written` has entries, or when a store to a device
+    /// made it request an exit. Engines check it after each instruction.
     pub code_dirty: bool,
     /// Cached code that became invalid; taken by [`Mmu::take_code_writes`].
     pub code_written: Vec<CodeWrite>,

@@ -195,6 +195,61 @@ pub fn suspend(wakener: Wakener, vector: bool) -> Vec<u8> {
     })
 }
 
+/// Starts the application processor `times` times, and takes the far jump that it starts with away
+/// as soon as the start-up IPI is sent. Says `started` if it got where that led each time, and
+/// `lost` if not.
+pub fn start_up(times: u32) -> Vec<u8> {
+    const TRAMPOLINE: u32 = 0x8000;
+    const BEHIND_IT: u32 = 0x8100;
+    const WORD: u32 = 0x9800;
+    const SPURIOUS_VECTOR: u32 = 0xFEE0_00F0;
+    const INTERRUPT_COMMAND: u32 = 0xFEE0_0300;
+    /// To all but the sender; the start-up IPI's vector is the trampoline's page.
+    const INIT: u32 = 0xC_4500;
+    const START_UP: u32 = 0xC_4600 | TRAMPOLINE >> 12;
+    /// JMP 0000:8100, and a jump to itself, of as many bytes that are written at once.
+    const JUMP: [u32; 2] = [0x0081_00EA, 0x9090_9000];
+    const LOOP: u32 = 0x9090_FEEB;
+    let behind_it = CodeAssembler::new(16).and_then(|mut a| {
+        a.inc(word_ptr(WORD))?;
+        a.cli()?;
+        a.hlt()?;
+        a.assemble(u64::from(BEHIND_IT))
+    });
+    let behind_it = behind_it.expect("the kernels of this file assemble");
+    assemble(|a| {
+        let (mut again, mut wait) = (a.create_label(), a.create_label());
+        let (mut started, mut lost) = (a.create_label(), a.create_label());
+        for (address, byte) in (BEHIND_IT..).zip(&behind_it) {
+            a.mov(byte_ptr(address), u32::from(*byte))?;
+        }
+        a.mov(dword_ptr(SPURIOUS_VECTOR), 0x1FF)?;
+        a.mov(esi, times)?;
+        a.set_label(&mut again)?;
+        a.mov(dword_ptr(TRAMPOLINE), JUMP[0])?;
+        a.mov(dword_ptr(TRAMPOLINE + 4), JUMP[1])?;
+        a.mov(word_ptr(WORD), 0)?;
+        a.mov(dword_ptr(INTERRUPT_COMMAND), INIT)?;
+        a.mov(dword_ptr(INTERRUPT_COMMAND), START_UP)?;
+        a.mov(dword_ptr(TRAMPOLINE), LOOP)?;
+        a.mov(ecx, 1 << 28)?;
+        a.set_label(&mut wait)?;
+        a.cmp(word_ptr(WORD), 0)?;
+        a.jne(started)?;
+        a.dec(ecx)?;
+        a.jnz(wait)?;
+        a.jmp(lost)?;
+        a.set_label(&mut started)?;
+        a.dec(esi)?;
+        a.jnz(again)?;
+        print(a, "started\r\n")?;
+        power_off(a)?;
+        a.set_label(&mut lost)?;
+        print(a, "lost\r\n")?;
+        power_off(a)
+    })
+}
+
 /// Runs forever.
 pub fn spin() -> Vec<u8> {
     assemble(|a| {

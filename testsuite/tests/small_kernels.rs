@@ -13,6 +13,7 @@ testsuite::both_engines! {
     quit_stops_from_another_thread,
     input_reaches_the_guest_in_order,
     x87_errors_wait_for_irq_13,
+    a_start_up_ipi_starts_at_once,
 }
 
 fn run(engine: EngineKind, name: &str, image: Vec<u8>) -> testsuite::End {
@@ -88,4 +89,10 @@ fn input_reaches_the_guest_in_order(engine: EngineKind) {
 fn x87_errors_wait_for_irq_13(engine: EngineKind) {
     let end = run(engine, "x87 error", kernels::x87_error());
     assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "irq 13\r\n"));
+}
+
+/// Who sends it may take the code away that the other processor starts with.
+fn a_start_up_ipi_starts_at_once(engine: EngineKind) {
+    let end = Guest::kernel("start-up", kernels::start_up(100)).engine(engine).cpus(2).run();
+    assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "started\r\n"));
 }

@@ -4,7 +4,7 @@ use super::kvmclock::KvmClock;
 use super::shared::VcpuShared;
 use super::spin::SpinHint;
 use crate::interrupts::Interrupts;
-use devices::apic::{Effect, LOCAL_APIC_SIZE};
+use devices::apic::{DeliveryMode, Effect, LOCAL_APIC_SIZE};
 use devices::legacy::coprocessor::CoprocessorError;
 use devices::{Bus, lock};
 use softmmu::{GuestRam, MsrResult, PhysBus};
@@ -39,6 +39,9 @@ impl VcpuBus {
             Effect::None => {}
             Effect::Ipi(message) => {
                 self.fabric.interrupts.deliver(&message, Some(self.vcpu.index));
+                if message.delivery_mode == DeliveryMode::StartUp {
+                    self.vcpu.note_start_up_sent();
+                }
             }
             Effect::Eoi(vector) => self.fabric.interrupts.end_of_interrupt(vector),
             Effect::TimerChanged | Effect::BaseChanged => self.vcpu.rearm(&lock(&self.vcpu.apic)),

@@ -63,6 +63,8 @@ pub struct Vcpu {
     wakening: Option<Wakening>,
     /// The boot processor in S3.
     suspended: bool,
+    /// Started by a start-up IPI, whose sender waits for the first instruction.
+    starting: bool,
 }
 
 impl Vcpu {
@@ -89,6 +91,7 @@ impl Vcpu {
             ram,
             wakening: None,
             suspended: false,
+            starting: false,
         };
         vcpu.sync_paging();
         vcpu
@@ -116,6 +119,9 @@ impl Vcpu {
             self.mmu.exit_request.clear(looked_at);
             self.mmu.set_a20(self.a20.is_open());
             self.handle_events();
+            if self.shared.take_start_up_sent() {
+                self.let_others_start();
+            }
             if let Err(triple) = self.take_nmi().and_then(|()| self.take_interrupt()) {
                 self.triple_fault(&triple);
                 return;
@@ -167,8 +173,22 @@ impl Vcpu {
         self.mmu.unpark();
     }
 
+    /// Waits for those that this vCPU has sent a start-up IPI. Nobody waits for it meanwhile.
+    fn let_others_start(&mut self) {
+        self.mmu.park();
+        let vcpus = &self.fabric.interrupts.vcpus;
+        self.shared.let_others_start(vcpus, || self.control.is_stopping());
+        self.mmu.unpark();
+    }
+
     fn execute(&mut self) {
-        match self.engine.run(&mut self.cpu, &mut self.mmu, SLICE) {
+        let slice = if self.starting { 1 } else { SLICE };
+        let exit = self.engine.run(&mut self.cpu, &mut self.mmu, slice);
+        if self.starting && !matches!(exit, Exit::Request) {
+            self.starting = false;
+            self.shared.finish_start();
+        }
+        match exit {
             Exit::Limit => self.exits.slices += 1,
             Exit::Request => self.exits.requests += 1,
             Exit::Stopped => {}
@@ -196,8 +216,13 @@ impl Vcpu {
         if events & event::INIT != 0 {
             self.init_reset();
         }
-        if events & event::STARTUP != 0 && self.cpu.activity == Activity::WaitForSipi {
-            self.start_up(self.shared.start_up_vector());
+        if events & event::STARTUP != 0 {
+            if self.cpu.activity == Activity::WaitForSipi {
+                self.start_up(self.shared.start_up_vector());
+                self.starting = true;
+            } else {
+                self.shared.finish_start();
+            }
         }
         if events & event::FLUSH != 0 {
             self.mmu.flush_all();

@@ -5,6 +5,7 @@ use devices::{Clock, Timer, TimerClient, lock};
 use softmmu::ExitRequest;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Events that are not interrupts, bits of [`VcpuShared::take_events`].
 pub(crate) mod event {
@@ -24,6 +25,9 @@ pub(crate) mod event {
 /// latched meanwhile (SDM vol. 3A, section 6.7.1; the same in KVM).
 const MAX_NMIS: u32 = 2;
 
+/// How long the sender of a start-up IPI waits for a CPU that does not start, at most.
+const START_LIMIT: Duration = Duration::from_secs(1);
+
 /// Frequency of the platform's time-stamp counter: it counts machine nanoseconds, so that guest
 /// time, the paravirtual clock and snapshots need no calibration.
 pub const TSC_HZ: u64 = 1_000_000_000;
@@ -40,6 +44,12 @@ pub struct VcpuShared {
     /// Non-maskable interrupts that wait, at most [`MAX_NMIS`].
     nmis: AtomicU32,
     start_up_vector: AtomicU8,
+    /// A start-up IPI has come that the CPU has not answered.
+    starting: Mutex<bool>,
+    /// [`VcpuShared::starting`] is over.
+    started: Condvar,
+    /// This CPU has sent a start-up IPI.
+    start_up_sent: AtomicBool,
     /// Guest TSC minus platform TSC, as the vCPU last set it.
     tsc_offset: AtomicU64,
     exit_request: OnceLock<Arc<ExitRequest>>,
@@ -64,6 +74,9 @@ impl VcpuShared {
             events: AtomicU32::new(0),
             nmis: AtomicU32::new(0),
             start_up_vector: AtomicU8::new(0),
+            starting: Mutex::new(false),
+            started: Condvar::new(),
+            start_up_sent: AtomicBool::new(false),
             tsc_offset: AtomicU64::new(0),
             exit_request: OnceLock::new(),
             undisturbed: AtomicBool::new(false),
@@ -113,6 +126,7 @@ impl VcpuShared {
             Reception::Init => self.post(event::INIT),
             Reception::StartUp(vector) => {
                 self.start_up_vector.store(vector, Ordering::SeqCst);
+                *lock(&self.starting) = true;
                 self.post(event::STARTUP);
             }
         }
@@ -137,6 +151,56 @@ impl VcpuShared {
     /// The vector of the last start-up IPI.
     pub(crate) fn start_up_vector(&self) -> u8 {
         self.start_up_vector.load(Ordering::SeqCst)
+    }
+
+    /// The CPU has executed its first instruction, or ignores start-up IPIs.
+    pub(crate) fn finish_start(&self) {
+        *lock(&self.starting) = false;
+        self.started.notify_all();
+    }
+
+    /// Waits until [`VcpuShared::finish_start`], or until `limit` has passed. Returns whether it was
+    /// called.
+    fn wait_for_start(&self, limit: Duration) -> bool {
+        let starting = lock(&self.starting);
+        match self.started.wait_timeout_while(starting, limit, |starting| *starting) {
+            Ok((starting, _)) => !*starting,
+            Err(poisoned) => !*poisoned.into_inner().0,
+        }
+    }
+
+    /// This CPU has sent a start-up IPI: it leaves guest code, to let the others start.
+    pub(crate) fn note_start_up_sent(&self) {
+        if !self.undisturbed.load(Ordering::Relaxed) {
+            self.start_up_sent.store(true, Ordering::Relaxed);
+            self.kick();
+        }
+    }
+
+    /// Whether this CPU has sent a start-up IPI since the last call.
+    pub(crate) fn take_start_up_sent(&self) -> bool {
+        self.start_up_sent.swap(false, Ordering::Relaxed)
+    }
+
+    /// Waits until those of `vcpus` that got a start-up IPI execute code: on a processor that takes
+    /// a microsecond, and firmware relies on it (SeaBIOS's resume from S3 takes the trampoline away
+    /// at once). Here a thread has to wake up. Gives up after [`START_LIMIT`], and when
+    /// `is_stopping` says so.
+    pub(crate) fn let_others_start(
+        &self,
+        vcpus: &[Arc<VcpuShared>],
+        is_stopping: impl Fn() -> bool,
+    ) {
+        // A CPU that runs ignores start-up IPIs; without this, two could wait for each other.
+        self.finish_start();
+        let begin = Instant::now();
+        for vcpu in vcpus {
+            while !vcpu.wait_for_start(START_LIMIT / 100) {
+                if is_stopping() || begin.elapsed() > START_LIMIT {
+                    return;
+                }
+            }
+        }
     }
 
     /// Whether a non-maskable interrupt waits.
