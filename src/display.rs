@@ -31,10 +31,11 @@ const FRAME_TIME: Duration = Duration::from_millis(33);
 /// How often the painter looks around where nothing happens.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
-const HELP: [&str; 8] = [
+const HELP: [&str; 9] = [
     "Ctrl-A H  this help",
     "Ctrl-A X  leave Ringshift",
     "Ctrl-A C  send Ctrl-Alt-Delete",
+    "Ctrl-A P  press the power button",
     "Ctrl-A R  draw the screen again",
     "Ctrl-A Ctrl-A  send one Ctrl-A",
     "",
@@ -169,6 +170,7 @@ fn read_keys(source: &Source, overlay: &Mutex<Overlay>, quit: &dyn Fn()) {
                 match press {
                     Some(Press::Action(Action::Quit)) => quit(),
                     Some(Press::Action(Action::Help)) => lock(overlay).help = true,
+                    Some(Press::Action(Action::PowerButton)) => source.press_power_button(),
                     Some(Press::Action(Action::Redraw)) => lock(overlay).redraw = true,
                     // The key that ends the help is not for the guest.
                     Some(Press::Keys(_)) if was_help => {}

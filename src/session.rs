@@ -9,7 +9,7 @@ use ::display::Source;
 use anyhow::{Context, Result};
 use machine::{Config, EngineKind, Machine, StopReason, VgaDevice};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What to run, and how.
@@ -70,7 +70,9 @@ impl Session<'_> {
                 );
             }
             let display = machine.display();
-            source.attach(display.clone(), machine.keyboard());
+            let control = machine.control();
+            let power_button = Arc::new(move || control.press_power_button());
+            source.attach(display.clone(), machine.keyboard(), power_button);
             console.attach(&machine);
             if self.machine.strict {
                 machine.set_strict();

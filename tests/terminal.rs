@@ -18,6 +18,7 @@ testsuite::both_engines! {
     signals_restore_the_terminal,
     the_text_display_shows_the_screen_and_types,
     leaving_the_text_display,
+    the_power_button_under_the_text_display,
 }
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -196,4 +197,25 @@ fn leaving_the_text_display(engine: EngineKind) {
     kill_process(Pid::from_child(&session.child), Signal::TERM).unwrap();
     session.wait_for(LEAVE);
     assert_eq!(session.finish().signal(), Some(Signal::TERM.as_raw()));
+}
+
+fn the_power_button_under_the_text_display(engine: EngineKind) {
+    let image = kernels::suspend(kernels::Wakener::PowerButton, true);
+    let name = format!("tty-power-{engine:?}.serial");
+    let serial = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let option = format!("file:{}", serial.display());
+    let arguments = ["--display", "text", "--serial", option.as_str()];
+    let mut session = Session::with(engine, "tty-power", &image, &arguments);
+    let deadline = Instant::now() + LIMIT;
+    while std::fs::read_to_string(&serial).unwrap_or_default() != "sleep\r\n" {
+        assert!(Instant::now() < deadline, "it does not sleep");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    session.wait_for(ENTER);
+    // Awake, it would take the press for nothing.
+    std::thread::sleep(Duration::from_millis(300));
+    session.press(b"\x01p");
+    session.wait_for(LEAVE);
+    assert_eq!(session.finish().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(&serial).unwrap(), "sleep\r\nkept\r\n");
 }

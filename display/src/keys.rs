@@ -1,6 +1,6 @@
-//! Keys as the two protocols of VNC name them, to scan code set 2.
+//! Keys as the two protocols of VNC name them, to scan code set 2; and the power key.
 //!
-//! Sources: X.Org, keysymdef.h, for keysyms; "The RFB Protocol" (rfbproto), "QEMU Extended Key
+//! Sources: X.Org, keysymdef.h and XF86keysym.h, for keysyms; "The RFB Protocol" (rfbproto), "QEMU Extended Key
 //! Event Message", for XT codes; Microsoft, "Keyboard Scan Code Specification" (2000), for the
 //! pairs of set 1 and set 2.
 
@@ -18,6 +18,13 @@ const SET_2: [u8; 0x59] = [
     0x0b, 0x83, 0x0a, 0x01, 0x09, 0x77, 0x7e, 0x6c, 0x75, 0x7d, 0x7b, 0x6b, 0x73, 0x74, 0x79, 0x69,
     0x72, 0x7a, 0x70, 0x71, 0x84, 0x00, 0x61, 0x78, 0x07,
 ];
+
+/// Whether a client's key is the power key, by its keysym (XF86PowerOff) or its XT scan code (E0 5E;
+/// 0 where it is not known). It stands for the machine's power button: the guest's keyboard has no
+/// such key, so that one press is one event.
+pub fn is_power(keysym: u32, xt: u32) -> bool {
+    keysym == 0x1008_ff2a || xt == 0xde
+}
 
 /// A key: its code in set 2, and whether the prefix E0 belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `source.rs` | the adapter and the keyboard of the machine that runs at the moment |
+//! | `source.rs` | the adapter, keyboard and power button of the machine that runs at the moment |
 //! | `keys.rs` | X11 keysyms and XT scan codes to the PS/2 keyboard's scan codes |
 //! | `text/` | a text screen as terminal output, terminal keys as scan codes |
 //! | `rfb/` | a VNC server: RFB 3.8 |

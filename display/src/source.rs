@@ -1,4 +1,4 @@
-//! What a display looks at: the machine that runs at the moment.
+//! What a display looks at and works on: the machine that runs at the moment.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,14 +11,17 @@ const KEY_PATIENCE: Duration = Duration::from_millis(500);
 const KEY_RETRY: Duration = Duration::from_millis(5);
 
 type Keyboard = Arc<Mutex<I8042Device>>;
+/// Presses the machine's power button.
+type PowerButton = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Machine {
     vga: Option<Arc<Mutex<VgaDevice>>>,
     keyboard: Option<Keyboard>,
+    power_button: Option<PowerButton>,
 }
 
-/// The adapter and the keyboard of the machine that runs at the moment; after a reset it is
+/// The adapter, the keyboard and the power button of the machine that runs at the moment; after a reset it is
 /// another one. Clones are the same source.
 #[derive(Clone, Default)]
 pub struct Source {
@@ -31,12 +34,18 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Source {
-    /// Shows this machine from now on.
-    pub fn attach(&self, vga: Option<Arc<Mutex<VgaDevice>>>, keyboard: Keyboard) {
+    /// Shows this machine from now on. `power_button` presses its power button.
+    pub fn attach(
+        &self,
+        vga: Option<Arc<Mutex<VgaDevice>>>,
+        keyboard: Keyboard,
+        power_button: PowerButton,
+    ) {
         if let Some(vga) = &vga {
             lock(vga).report_changes(self.changes.clone());
         }
-        *lock(&self.machine) = Machine { vga, keyboard: Some(keyboard) };
+        *lock(&self.machine) =
+            Machine { vga, keyboard: Some(keyboard), power_button: Some(power_button) };
         self.changes.note();
     }
 
@@ -62,6 +71,14 @@ impl Source {
         let deadline = Instant::now() + KEY_PATIENCE;
         while !lock(&keyboard).key_scancodes(set_2) && Instant::now() < deadline {
             std::thread::sleep(KEY_RETRY);
+        }
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        let power_button = lock(&self.machine).power_button.clone();
+        if let Some(press) = power_button {
+            press();
         }
     }
 

@@ -7,7 +7,7 @@ use super::encode::{self, Rectangle, Zrle};
 use super::message::{self, Message, MessageError, encoding};
 use super::pixel::PixelFormat;
 use crate::Source;
-use crate::keys::Key;
+use crate::keys::{self, Key};
 use devices::legacy::i8042::MouseEvent;
 use devices::vga::{Blink, Frame};
 use std::io::{self, BufReader, Read, Write};
@@ -88,7 +88,8 @@ pub(super) fn serve(mut stream: TcpStream, source: &Source) -> Result<(), Messag
         // Ends the reader too.
         let _ = output.shutdown(Shutdown::Both);
     })?;
-    let mut listener = Listener { state: &state, source, pointer: None, held: Vec::new() };
+    let mut listener =
+        Listener { state: &state, source, pointer: None, held: Vec::new(), power: false };
     let result = listener.listen(BufReader::new(&stream));
     listener.release_all();
     lock(&state).leaving = true;
@@ -141,6 +142,8 @@ struct Listener<'a> {
     pointer: Option<(u16, u16)>,
     /// Keys that are down, to be let go when the client leaves.
     held: Vec<Key>,
+    /// The power key is down.
+    power: bool,
 }
 
 impl Listener<'_> {
@@ -159,10 +162,8 @@ impl Listener<'_> {
                     drop(state);
                     self.source.changes().wake();
                 }
-                Message::Key { down, keysym } => self.key(Key::from_keysym(keysym), down),
-                Message::ExtendedKey { down, keysym, keycode } => {
-                    self.key(Key::from_xt(keycode).or_else(|| Key::from_keysym(keysym)), down);
-                }
+                Message::Key { down, keysym } => self.key(keysym, 0, down),
+                Message::ExtendedKey { down, keysym, keycode } => self.key(keysym, keycode, down),
                 Message::Pointer { buttons, x, y } => self.pointer(buttons, x, y),
                 Message::CutText => {}
             }
@@ -187,8 +188,16 @@ impl Listener<'_> {
         self.source.changes().wake();
     }
 
-    fn key(&mut self, key: Option<Key>, down: bool) {
-        let Some(key) = key else { return };
+    fn key(&mut self, keysym: u32, xt: u32, down: bool) {
+        if keys::is_power(keysym, xt) {
+            // Clients repeat a key that is held down.
+            if down && !self.power {
+                self.source.press_power_button();
+            }
+            self.power = down;
+            return;
+        }
+        let Some(key) = Key::from_xt(xt).or_else(|| Key::from_keysym(keysym)) else { return };
         self.held.retain(|held| *held != key);
         if down {
             self.held.push(key);

@@ -12,6 +12,8 @@ use std::sync::Mutex;
 struct Bench {
     vga: Arc<Mutex<VgaDevice>>,
     keyboard: Arc<Mutex<I8042Device>>,
+    /// How often the power button was pressed.
+    power: Arc<AtomicUsize>,
     server: Server,
 }
 
@@ -25,9 +27,14 @@ impl Bench {
             reset: Box::new(|_| {}),
         })));
         let source = Source::default();
-        source.attach(Some(vga.clone()), keyboard.clone());
+        let power = Arc::<AtomicUsize>::default();
+        let presses = power.clone();
+        let press = Arc::new(move || {
+            presses.fetch_add(1, Ordering::SeqCst);
+        });
+        source.attach(Some(vga.clone()), keyboard.clone(), press);
         let server = Server::start("127.0.0.1:0".parse().unwrap(), source).unwrap();
-        Self { vga, keyboard, server }
+        Self { vga, keyboard, power, server }
     }
 
     /// A linear mode of 32 bits per pixel.
@@ -332,6 +339,22 @@ fn keys_and_pointer_reach_the_guest() {
     client.say(&[5, 4, 0, 15, 0, 7]);
     let bytes: Vec<_> = (0..6).filter_map(|_| bench.guest_byte()).collect();
     assert_eq!(bytes, [0x08, 0, 0, 0x0a, 5, 3]);
+}
+
+#[test]
+fn the_power_key_is_the_machines_power_button() {
+    let bench = Bench::new();
+    let mut client = Client::connect(&bench, b"RFB 003.008\n");
+    let power = |down| [4, down, 0, 0, 0x10, 0x08, 0xff, 0x2a];
+    // Held until it repeats, and pressed again; the second time by its scan code.
+    for down in [1, 1, 1, 0] {
+        client.say(&power(down));
+    }
+    client.say(&[255, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xde]);
+    // The guest's keyboard gets the next key, and none before.
+    client.say(&[4, 1, 0, 0, 0, 0, 0, 0x61]);
+    assert_eq!(bench.guest_byte(), Some(0x1e));
+    assert_eq!(bench.power.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub enum Action {
     Help,
     /// Draw everything again.
     Redraw,
+    /// Press the machine's power button.
+    PowerButton,
 }
 
 /// What a key press is.
@@ -48,6 +50,7 @@ impl Keyboard {
             KeyCode::Char('x' | 'X') => Some(Press::Action(Action::Quit)),
             KeyCode::Char('h' | 'H' | '?') => Some(Press::Action(Action::Help)),
             KeyCode::Char('r' | 'R') => Some(Press::Action(Action::Redraw)),
+            KeyCode::Char('p' | 'P') => Some(Press::Action(Action::PowerButton)),
             KeyCode::Char('c' | 'C') => {
                 Some(Press::Keys(chord(&[Key::CTRL, Key::ALT], &tap(Key::DELETE))))
             }

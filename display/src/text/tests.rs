@@ -107,6 +107,7 @@ fn ctrl_a_speaks_to_ringshift() {
     };
     assert_eq!(after(KeyCode::Char('x')), Some(Press::Action(Action::Quit)));
     assert_eq!(after(KeyCode::Char('H')), Some(Press::Action(Action::Help)));
+    assert_eq!(after(KeyCode::Char('p')), Some(Press::Action(Action::PowerButton)));
     assert_eq!(after(KeyCode::Char('q')), None);
     let Some(Press::Keys(bytes)) = after(KeyCode::Char('c')) else { panic!() };
     assert_eq!(bytes, [0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14]);
