@@ -203,8 +203,9 @@ impl Engine {
         }
     }
 
-    /// Runs until an [`Exit`], for at most `limit` instructions, or about as many exceptions. `cpu`
-    /// must lie below 2 GiB (`softmmu::LowBox`); elsewhere it is only interpreted.
+    /// Runs until an [`Exit`], for at most `limit` instructions, or about as many exceptions; without
+    /// [`Config::exact_limit`] one instruction is the only limit that translated code does not pass.
+    /// `cpu` must lie below 2 GiB (`softmmu::LowBox`); elsewhere it is only interpreted.
     pub fn run(&mut self, cpu: &mut Cpu, mmu: &mut Mmu, limit: u64) -> Exit {
         let end = cpu.instructions.saturating_add(limit);
         if cpu.activity != Activity::Running {
@@ -216,6 +217,7 @@ impl Engine {
         let mut next = Next::Lookup;
         // A guest can fault for ever without retiring an instruction.
         let last_fault = self.interp.stats.faults.saturating_add(limit);
+        let one_step = limit == 1 && !self.config.exact_limit;
         loop {
             if mmu.code_dirty {
                 self.drop_code(mmu);
@@ -246,7 +248,7 @@ impl Engine {
             if cpu.instructions >= end || self.interp.stats.faults > last_fault {
                 return Exit::Limit;
             }
-            let step = matches!(next, Next::Step) || needs_single_step(cpu);
+            let step = one_step || matches!(next, Next::Step) || needs_single_step(cpu);
             let code = if step { None } else { self.find_code(cpu, mmu, &next) };
             next = Next::Lookup;
             let exit = match code {

@@ -32,6 +32,24 @@ fn leaves(name: &str, build: impl Fn(&mut CodeAssembler) -> Result<(), IcedError
     }
 }
 
+/// The one limit that holds without an exact one: who starts a processor waits for that instruction.
+#[test]
+fn one_instruction_of_it() {
+    let config = Config { threshold: 0, exact_limit: false, count: false, ..Config::default() };
+    let engine = Engine::new(config).expect("an engine");
+    let mut guest = Guest::new(Start::Long, Runner::Jit(Box::new(engine)));
+    guest.reset(&with_stack([0; 16]));
+    // INC EAX; JMP to it.
+    guest.write(CODE, &[0xFF, 0xC0, 0xEB, 0xFC]);
+    guest.cpu.rip = CODE;
+    let Runner::Jit(engine) = &mut guest.runner else { unreachable!("made above") };
+    for rip in [CODE + 2, CODE, CODE + 2] {
+        let exit = engine.run(&mut guest.cpu, &mut guest.mmu, 1);
+        assert!(matches!(exit, Exit::Limit), "{exit:?}");
+        assert_eq!(guest.cpu.rip, rip);
+    }
+}
+
 #[test]
 fn a_jump_to_itself() {
     leaves("jmp", |a| {
