@@ -45,6 +45,7 @@ impl Unit<'_> {
         dynasm!(self.ops ; .arch x64 ; sub r11, r10);
         self.before_flag_use();
         self.borrow_registers(&borrowed);
+        self.note_copy();
         self.put(&copy);
         self.give_back(&borrowed);
         self.after_flag_write();
