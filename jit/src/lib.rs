@@ -3,14 +3,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `engine` | the run loop: cold code interpreted, hot code translated |
+//! | `config`, `engine` | the run loop: cold code interpreted, hot code translated |
 //! | `strategy` | how each instruction is emitted: one table |
 //! | `emit` | emission, by kind of instruction |
 //! | `liveness` | which flags matter where |
 //! | `regs` | where guest registers live |
 //! | `key`, `segments` | what a translation depends on besides its bytes |
 //! | `cache`, `indirect`, `pages` | blocks, links, the caches that indirect branches probe |
-//! | `arena`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
+//! | `arena`, `addresses`, `stubs`, `runtime` | executable memory, entries and exits, state they share |
 //! | `explain` | listings of blocks: guest code beside host code |
 //! | `stats`, `profile` | what is counted, always and on request |
 //! | `helper` | calling the interpreter's definition of an instruction |
@@ -18,8 +18,10 @@
 // dynasm! converts register numbers even where they have the right type.
 #![allow(clippy::useless_conversion)]
 
+mod addresses;
 mod arena;
 mod cache;
+mod config;
 mod emit;
 mod engine;
 pub mod explain;
@@ -41,6 +43,7 @@ mod stubs;
 mod tests;
 
 pub use arena::ArenaError;
-pub use engine::{Config, Engine, EngineError};
+pub use config::{Config, EngineError};
+pub use engine::Engine;
 pub use profile::Mix;
 pub use stats::{Left, Stats};

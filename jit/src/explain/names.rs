@@ -1,8 +1,9 @@
 //! Names for the addresses in host code.
 
+use crate::addresses::Addresses;
 use crate::indirect;
 use crate::runtime::{Low, Runtime};
-use crate::stubs::{Addresses, Stubs};
+use crate::stubs::Stubs;
 use hashbrown::HashMap;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, SymbolResolver, SymbolResult};
 use softmmu::{TLB_ENTRIES, TlbEntry};

@@ -1,82 +1,19 @@
-//! Code that every block uses: entry, exits, helper calls, loading and saving vector state.
+//! Code that every block uses: entry, exits, helper calls.
 
+mod units;
+
+use crate::addresses::Addresses;
 use crate::arena::Arena;
 use crate::helper;
 use crate::regs::PINNED;
 use crate::runtime::{Leave, Low, Runtime};
 use dynasmrt::{DynasmApi, DynasmLabelApi, VecAssembler, dynasm, x64::X64Relocation};
-use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 use std::mem::offset_of;
 use x86::Cpu;
-use x86::fpu::X87;
 
 /// Offset of CS's base.
 const CODE_BASE: i32 =
     (offset_of!(Cpu, seg) + size_of::<x86::Segment>() + offset_of!(x86::Segment, base)) as i32;
-
-/// Absolute addresses that translated code uses, all below 2 GiB.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Addresses {
-    pub(crate) cpu: i32,
-    pub(crate) exit_request: i32,
-    /// The first-level TLB's tables by [`softmmu::Rights`].
-    pub(crate) tlb: [i32; 3],
-    pub(crate) budget: i32,
-    pub(crate) flags: i32,
-    pub(crate) vector_loaded: i32,
-    pub(crate) x87_loaded: i32,
-    pub(crate) x87_fop: i32,
-    pub(crate) x87_fip: i32,
-    pub(crate) x87_fdp: i32,
-    pub(crate) interrupt_waits: i32,
-    pub(crate) indirect: i32,
-    pub(crate) code_tag: i32,
-    pub(crate) stack_base: i32,
-    pub(crate) stack_limit: i32,
-    /// Words for the current instruction.
-    pub(crate) temporary: i32,
-    pub(crate) second_temporary: i32,
-    pub(crate) pointers: i32,
-}
-
-impl Addresses {
-    /// The context's slot of a general-purpose register.
-    pub(crate) fn gpr(&self, number: u8) -> i32 {
-        self.cpu + (offset_of!(Cpu, gpr) + 8 * usize::from(number)) as i32
-    }
-    /// The visible selector of a segment register.
-    pub(crate) fn selector(&self, number: u8) -> i32 {
-        self.segment(number) + offset_of!(x86::Segment, selector) as i32
-    }
-    /// IA32_KERNEL_GS_BASE.
-    pub(crate) fn kernel_gs_base(&self) -> i32 {
-        self.cpu + offset_of!(Cpu, kernel_gs_base) as i32
-    }
-    /// The x87 control word.
-    pub(crate) fn x87_control(&self) -> i32 {
-        self.cpu + (offset_of!(Cpu, x87) + offset_of!(X87, fcw)) as i32
-    }
-    /// RFLAGS; its arithmetic flags are stale while translated code runs.
-    pub(crate) fn rflags(&self) -> i32 {
-        self.cpu + offset_of!(Cpu, rflags) as i32
-    }
-    /// The hidden base of a segment register.
-    pub(crate) fn segment_base(&self, number: u8) -> i32 {
-        self.segment(number) + offset_of!(x86::Segment, base) as i32
-    }
-    /// The hidden limit of a segment register.
-    pub(crate) fn segment_limit(&self, number: u8) -> i32 {
-        self.segment(number) + offset_of!(x86::Segment, limit) as i32
-    }
-    /// The hidden access rights of a segment register.
-    pub(crate) fn segment_access(&self, number: u8) -> i32 {
-        self.segment(number) + offset_of!(x86::Segment, access) as i32
-    }
-    fn segment(&self, number: u8) -> i32 {
-        let segment = offset_of!(Cpu, seg) + usize::from(number) * size_of::<x86::Segment>();
-        self.cpu + segment as i32
-    }
-}
 
 /// The stubs' addresses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -382,152 +319,6 @@ impl Emitter<'_> {
         let end = self.ops.offset().0 as i64 + 5;
         self.ops.push(0xE9);
         self.ops.push_i32((stub as i64 - end) as i32);
-    }
-
-    fn vector(&self, n: u8) -> i32 {
-        self.cpu + (offset_of!(Cpu, vector) + 64 * usize::from(n)) as i32
-    }
-
-    /// Loads or stores all vector registers, and the opmask registers where there are any.
-    fn move_vectors(&mut self, load: bool) {
-        if self.host.avx512 {
-            for n in 0..32 {
-                let codes =
-                    (Code::EVEX_Vmovups_zmm_k1z_zmmm512, Code::EVEX_Vmovups_zmmm512_k1z_zmm);
-                self.move_avx512(codes, Register::ZMM0 + u32::from(n), self.vector(n), load);
-            }
-            for n in 0..8 {
-                let slot = self.cpu + (offset_of!(Cpu, opmask) + 8 * n as usize) as i32;
-                let codes = (Code::VEX_Kmovq_kr_km64, Code::VEX_Kmovq_m64_kr);
-                self.move_avx512(codes, Register::K0 + n, slot, load);
-            }
-            return;
-        }
-        for n in 0..16u8 {
-            let slot = self.vector(n);
-            match (self.host.avx, load) {
-                (true, true) => dynasm!(self.ops ; .arch x64 ; vmovups Ry(n), [slot]),
-                (true, false) => dynasm!(self.ops ; .arch x64 ; vmovups [slot], Ry(n)),
-                (false, true) => dynasm!(self.ops ; .arch x64 ; movups Rx(n), [slot]),
-                (false, false) => dynasm!(self.ops ; .arch x64 ; movups [slot], Rx(n)),
-            }
-        }
-    }
-
-    /// Loads or stores a register of AVX-512, for which dynasm has no encodings. `codes`: of the
-    /// load and of the store.
-    fn move_avx512(&mut self, codes: (Code, Code), register: Register, slot: i32, load: bool) {
-        let memory = MemoryOperand::with_displ(slot as u64, 8);
-        let insn = if load {
-            Instruction::with2(codes.0, register, memory)
-        } else {
-            Instruction::with2(codes.1, memory, register)
-        };
-        let mut encoder = Encoder::new(64);
-        if insn.is_ok_and(|insn| encoder.encode(&insn, 0).is_ok()) {
-            self.ops.extend(&encoder.take_buffer());
-        }
-    }
-
-    fn load_vectors(&mut self) -> u64 {
-        let start = self.start();
-        let mxcsr = self.cpu + offset_of!(Cpu, mxcsr) as i32;
-        let host_mxcsr = self.runtime(offset_of!(Runtime, host_mxcsr));
-        let loaded = self.runtime(offset_of!(Runtime, vector_loaded));
-        dynasm!(self.ops
-            ; .arch x64
-            ; stmxcsr [host_mxcsr]
-            ; ldmxcsr [mxcsr]
-            ; mov DWORD [loaded], 1
-        );
-        self.move_vectors(true);
-        dynasm!(self.ops ; .arch x64 ; ret);
-        start
-    }
-
-    fn load_x87(&mut self) -> u64 {
-        let start = self.start();
-        let area = self.cpu + offset_of!(Cpu, x87) as i32;
-        let header = area + offset_of!(X87, xstate_bv) as i32;
-        let loaded = self.runtime(offset_of!(Runtime, x87_loaded));
-        let (fop, fip, fdp) = self.x87_pointers();
-        dynasm!(self.ops
-            ; .arch x64
-            ; movzx r10d, WORD [fop.0]
-            ; mov [fop.1], r10d
-            ; mov r10, [fip.0]
-            ; mov [fip.1], r10
-            ; mov r10, [fdp.0]
-            ; mov [fdp.1], r10
-            ; mov r10, rax
-            ; mov r11, rdx
-            ; mov eax, 1
-            ; mov edx, 0
-            ; mov DWORD [loaded], eax
-            // XSAVE may have found the initial state and said so, and software changed it since.
-            ; mov QWORD [header], 1
-            ; xrstor64 [area]
-            ; mov rax, r10
-            ; mov rdx, r11
-            ; ret
-        );
-        start
-    }
-
-    /// Where FOP, FIP and FDP are: in the context, and while x87 state is loaded.
-    fn x87_pointers(&self) -> ((i32, i32), (i32, i32), (i32, i32)) {
-        let context = |offset| self.cpu + (offset_of!(Cpu, x87) + offset) as i32;
-        let fop = (context(offset_of!(X87, fop)), self.runtime(offset_of!(Runtime, x87_fop)));
-        let fip = (context(offset_of!(X87, fip)), self.runtime(offset_of!(Runtime, x87_fip)));
-        let fdp = (context(offset_of!(X87, fdp)), self.runtime(offset_of!(Runtime, x87_fdp)));
-        (fop, fip, fdp)
-    }
-
-    /// Stores loaded vector and x87 state to the context. Called when registers are spilled:
-    /// destroys RAX, RDX and flags.
-    fn save_units(&mut self) -> dynasmrt::DynamicLabel {
-        let label = self.ops.new_dynamic_label();
-        self.start();
-        let vector_loaded = self.runtime(offset_of!(Runtime, vector_loaded));
-        let x87_loaded = self.runtime(offset_of!(Runtime, x87_loaded));
-        let mxcsr = self.cpu + offset_of!(Cpu, mxcsr) as i32;
-        let host_mxcsr = self.runtime(offset_of!(Runtime, host_mxcsr));
-        dynasm!(self.ops
-            ; .arch x64
-            ; =>label
-            ; cmp DWORD [vector_loaded], 0
-            ; jz >x87
-            ; stmxcsr [mxcsr]
-            ; ldmxcsr [host_mxcsr]
-            ; mov DWORD [vector_loaded], 0
-        );
-        self.move_vectors(false);
-        if self.host.avx {
-            dynasm!(self.ops ; .arch x64 ; vzeroupper);
-        }
-        let area = self.cpu + offset_of!(Cpu, x87) as i32;
-        let (fop, fip, fdp) = self.x87_pointers();
-        dynasm!(self.ops
-            ; .arch x64
-            ; x87:
-            ; cmp DWORD [x87_loaded], 0
-            ; jz >done
-            ; mov DWORD [x87_loaded], 0
-            ; mov eax, 1
-            ; xor edx, edx
-            ; xsave64 [area]
-            // Addresses of host code are not for the guest.
-            ; mov eax, [fop.1]
-            ; mov [fop.0], ax
-            ; mov rax, [fip.1]
-            ; mov [fip.0], rax
-            ; mov rax, [fdp.1]
-            ; mov [fdp.0], rax
-            ; fninit
-            ; done:
-            ; ret
-        );
-        label
     }
 }
 
