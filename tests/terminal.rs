@@ -200,7 +200,7 @@ fn leaving_the_text_display(engine: EngineKind) {
 }
 
 fn the_power_button_under_the_text_display(engine: EngineKind) {
-    let image = kernels::suspend(kernels::Wakener::PowerButton, true);
+    let image = kernels::suspend(kernels::Wakener::PowerButton, kernels::Waking::Real);
     let name = format!("tty-power-{engine:?}.serial");
     let serial = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let option = format!("file:{}", serial.display());

@@ -125,11 +125,25 @@ pub enum Wakener {
     PowerButton,
 }
 
-/// Says `sleep` and goes to S3; says `kept` at the FACS's waking vector, in real mode, where memory
-/// is as it was when it slept, and powers off. Without `vector` the FACS names none.
-pub fn suspend(wakener: Wakener, vector: bool) -> Vec<u8> {
+/// Where [`suspend`] asks to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waking {
+    /// Nowhere.
+    None,
+    /// At Firmware_Waking_Vector, in real mode.
+    Real,
+    /// At X_Firmware_Waking_Vector, in flat protected mode; at the other one too.
+    Flat,
+    /// At an X_Firmware_Waking_Vector above 4 GiB, which takes long mode; at the other one too.
+    High,
+}
+
+/// Says `sleep` and goes to S3; says `kept` at the FACS's waking vector, or `flat` at the extended
+/// one, where memory is as it was when it slept, and powers off.
+pub fn suspend(wakener: Wakener, waking: Waking) -> Vec<u8> {
     /// Where real mode goes on: CS 0x900, IP 8.
     const RESUME: u32 = 0x9008;
+    const FLAT: u32 = UNUSED;
     const WORD: u32 = 0x9800;
     const PM1A_ENABLE: u32 = PM1A_CONTROL - 2;
     const RTC_EVENT: u32 = 1 << 10;
@@ -153,9 +167,41 @@ pub fn suspend(wakener: Wakener, vector: bool) -> Vec<u8> {
         a.assemble(8)
     });
     let resume = resume.expect("the kernels of this file assemble");
+    let flat = CodeAssembler::new(32).and_then(|mut a| {
+        let mut lost = a.create_label();
+        // Every segment is flat, to its end and writable; interrupts and paging are off.
+        a.mov(esp, LOAD)?;
+        let word = word_ptr(WORD);
+        for operand in [word, word.ss(), word.es(), word.fs(), word.gs()] {
+            a.cmp(operand, 0x1234)?;
+            a.jne(lost)?;
+        }
+        a.mov(eax, dword_ptr(0xFFFF_FFF0u32))?;
+        a.pushfd()?;
+        a.pop(eax)?;
+        a.test(eax, 1 << 9)?;
+        a.jnz(lost)?;
+        a.mov(eax, cr0)?;
+        a.bt(eax, 31)?;
+        a.jc(lost)?;
+        a.mov(ecx, 0xC000_0080u32)?;
+        a.rdmsr()?;
+        a.test(eax, eax)?;
+        a.jnz(lost)?;
+        // The GDT holds what the segments were loaded from.
+        a.mov(eax, ss)?;
+        a.mov(ds, eax)?;
+        a.mov(ss, eax)?;
+        print(&mut a, "flat\r\n")?;
+        power_off(&mut a)?;
+        a.set_label(&mut lost)?;
+        a.hlt()?;
+        a.assemble(FLAT.into())
+    });
+    let flat = flat.expect("the kernels of this file assemble");
     assemble(|a| {
         let (mut search, mut found) = (a.create_label(), a.create_label());
-        for (address, byte) in (RESUME..).zip(&resume) {
+        for (address, byte) in (RESUME..).zip(&resume).chain((FLAT..).zip(&flat)) {
             a.mov(byte_ptr(address), u32::from(*byte))?;
         }
         a.mov(ebx, 0xF_0000)?;
@@ -165,8 +211,16 @@ pub fn suspend(wakener: Wakener, vector: bool) -> Vec<u8> {
         a.add(ebx, 64)?;
         a.jmp(search)?;
         a.set_label(&mut found)?;
-        if vector {
+        if waking != Waking::None {
             a.mov(dword_ptr(ebx + 12), RESUME)?;
+        }
+        if matches!(waking, Waking::Flat | Waking::High) {
+            a.mov(dword_ptr(ebx + 24), FLAT)?;
+            // The wish for 64 bits, which the table does not offer.
+            a.mov(dword_ptr(ebx + 36), 1)?;
+        }
+        if waking == Waking::High {
+            a.mov(dword_ptr(ebx + 28), 1)?;
         }
         print(a, "sleep\r\n")?;
         let event = match wakener {

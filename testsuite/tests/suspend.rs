@@ -5,19 +5,20 @@ use testsuite::{Debian, End, EngineKind, Guest, StopReason, kernels};
 testsuite::both_engines! {
     an_alarm_wakes_at_the_waking_vector,
     the_power_button_wakes,
-    without_a_waking_vector_it_starts_anew,
+    the_extended_waking_vector_goes_before,
+    without_a_waking_vector_in_reach_it_starts_anew,
     linux_sleeps_and_wakes,
     linux_sleeps_and_wakes_through_firmware,
 }
 
 fn an_alarm_wakes_at_the_waking_vector(engine: EngineKind) {
-    let image = kernels::suspend(kernels::Wakener::Alarm, true);
+    let image = kernels::suspend(kernels::Wakener::Alarm, kernels::Waking::Real);
     let end = Guest::kernel("suspend", image).engine(engine).cpus(2).run();
     assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "sleep\r\nkept\r\n"));
 }
 
 fn the_power_button_wakes(engine: EngineKind) {
-    let image = kernels::suspend(kernels::Wakener::PowerButton, true);
+    let image = kernels::suspend(kernels::Wakener::PowerButton, kernels::Waking::Real);
     let mut guest = Guest::kernel("suspend", image).engine(engine).start();
     guest.wait_for("sleep\r\n");
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -26,10 +27,18 @@ fn the_power_button_wakes(engine: EngineKind) {
     assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "sleep\r\nkept\r\n"));
 }
 
-fn without_a_waking_vector_it_starts_anew(engine: EngineKind) {
-    let image = kernels::suspend(kernels::Wakener::Alarm, false);
+fn the_extended_waking_vector_goes_before(engine: EngineKind) {
+    let image = kernels::suspend(kernels::Wakener::Alarm, kernels::Waking::Flat);
     let end = Guest::kernel("suspend", image).engine(engine).run();
-    assert_eq!((end.reason, end.output.as_str()), (StopReason::Reset, "sleep\r\n"));
+    assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "sleep\r\nflat\r\n"));
+}
+
+fn without_a_waking_vector_in_reach_it_starts_anew(engine: EngineKind) {
+    for waking in [kernels::Waking::None, kernels::Waking::High] {
+        let image = kernels::suspend(kernels::Wakener::Alarm, waking);
+        let end = Guest::kernel("suspend", image).engine(engine).run();
+        assert_eq!((end.reason, end.output.as_str()), (StopReason::Reset, "sleep\r\n"));
+    }
 }
 
 /// Sleeps twice for two seconds each, with a file in memory and a process on each processor.

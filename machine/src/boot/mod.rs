@@ -30,7 +30,7 @@ mod multiboot;
 mod placement;
 mod pvh;
 mod real_mode;
-mod tables;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod vectors;

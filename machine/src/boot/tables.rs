@@ -39,6 +39,25 @@ pub(super) fn protected32<M: GuestMemory + ?Sized>(
     Ok(Protected32 { eip, eax, ebx, esi, gdt, code, data: DATA_SEGMENT, task: TASK_SEGMENT })
 }
 
+/// The state of a 32-bit entry with all general registers 0, whose GDT ([`gdt_32`]) lies at `gdt`.
+pub(crate) fn protected32_at(eip: u32, gdt: u64) -> Protected32 {
+    Protected32 {
+        eip,
+        eax: 0,
+        ebx: 0,
+        esi: 0,
+        gdt: DescriptorTable { base: gdt, limit: GDT_LENGTH - 1 },
+        code: Segment { selector: CODE, descriptor: CODE_32 },
+        data: DATA_SEGMENT,
+        task: TASK_SEGMENT,
+    }
+}
+
+/// The GDT of [`protected32_at`].
+pub(super) fn gdt_32() -> Vec<u8> {
+    gdt(CODE_32)
+}
+
 /// Writes a GDT and identity page tables and gives the state of a 64-bit entry.
 pub(super) fn long64<M: GuestMemory + ?Sized>(
     loader: &mut Loader<'_, M>,
@@ -51,6 +70,8 @@ pub(super) fn long64<M: GuestMemory + ?Sized>(
     Ok(Long64 { rip, rsi, cr3, gdt, code, data: DATA_SEGMENT, task: TASK_SEGMENT })
 }
 
+/// Bytes of a GDT here.
+const GDT_LENGTH: u16 = 48;
 const DATA_SEGMENT: Segment = Segment { selector: DATA, descriptor: DATA_FLAT };
 const TASK_SEGMENT: Segment = Segment { selector: TASK, descriptor: TASK_BUSY };
 
@@ -58,11 +79,14 @@ fn write_gdt<M: GuestMemory + ?Sized>(
     loader: &mut Loader<'_, M>,
     code: u64,
 ) -> Result<DescriptorTable, ImageError> {
+    let base = loader.put_low("GDT", &gdt(code), 8)?;
+    Ok(DescriptorTable { base, limit: GDT_LENGTH - 1 })
+}
+
+fn gdt(code: u64) -> Vec<u8> {
     // The last entry is the upper half of a 64-bit TSS descriptor.
-    let entries = [0, 0, code, DATA_FLAT, TASK_BUSY, 0];
-    let bytes: Vec<u8> = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-    let base = loader.put_low("GDT", &bytes, 8)?;
-    Ok(DescriptorTable { base, limit: bytes.len() as u16 - 1 })
+    let entries: [u64; GDT_LENGTH as usize / 8] = [0, 0, code, DATA_FLAT, TASK_BUSY, 0];
+    entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()
 }
 
 /// Maps linear 0 to 4 GiB onto itself: a PML4, a page-directory-pointer table
@@ -127,6 +151,12 @@ mod tests {
             assert_eq!(segment.base(), 0);
         }
         assert_eq!(entry.gdt.limit, 0x2F);
+        // The state without a loader is the same, with a table elsewhere.
+        let placed = protected32_at(0, entry.gdt.base);
+        assert_eq!(placed, entry);
+        let mut table = vec![0; usize::from(placed.gdt.limit) + 1];
+        memory.read_slice(&mut table, GuestAddress(entry.gdt.base)).unwrap();
+        assert_eq!(table, gdt_32());
         assert_eq!((entry.code.limit(), entry.data.limit()), (u32::MAX, u32::MAX));
         assert_eq!(entry.task.limit(), 0x67);
     }

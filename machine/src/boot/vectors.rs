@@ -1,5 +1,6 @@
 //! What PC firmware leaves for real mode, for kernels that are started without firmware: interrupt
-//! vectors and their handlers, and the BIOS data area's words on memory.
+//! vectors and their handlers, and the BIOS data area's words on memory. And the GDT with which it
+//! starts a kernel that wakes in protected mode.
 //!
 //! The 8259s deliver timer interrupts from the start, so a kernel that enables interrupts there
 //! must find a handler. Every vector leads to an IRET; those of the 8259s end the interrupt first.
@@ -26,6 +27,9 @@ const END_FIRST: (u16, &[u8]) = (0xFF60, &[0x50, 0xB0, 0x20, 0xE6, 0x20, 0x58, 0
 /// The same for the second 8259 and, behind it, the first.
 const END_SECOND: (u16, &[u8]) = (0xFF70, &[0x50, 0xB0, 0x20, 0xE6, 0xA0, 0xE6, 0x20, 0x58, 0xCF]);
 
+/// Where the GDT lies for a kernel that wakes in protected mode.
+pub(crate) const WAKING_GDT: u64 = 0xF_FF80;
+
 /// In the BIOS data area: segment of the extended area, and KiB of conventional memory.
 const EBDA_SEGMENT_AT: u64 = 0x40E;
 const CONVENTIONAL_KIB_AT: u64 = 0x413;
@@ -38,7 +42,7 @@ fn handler(vector: u8) -> u16 {
     }
 }
 
-/// Writes the vectors, their handlers and the data area.
+/// Writes the vectors, their handlers, the GDT and the data area.
 ///
 /// # Errors
 /// If guest memory is too small for them.
@@ -49,6 +53,7 @@ pub(crate) fn install<M: GuestMemory + ?Sized>(
         let address = (u64::from(SEGMENT) << 4) + u64::from(offset);
         memory.write_slice(code, GuestAddress(address))?;
     }
+    memory.write_slice(&super::tables::gdt_32(), GuestAddress(WAKING_GDT))?;
     for vector in 0..=255u8 {
         let entry = u32::from(SEGMENT) << 16 | u32::from(handler(vector));
         memory.write_slice(&entry.to_le_bytes(), GuestAddress(u64::from(vector) * 4))?;

@@ -6,7 +6,7 @@
 //! where firmware would have gone.
 
 use super::Vcpu;
-use crate::boot::{Entry, Real16};
+use crate::boot::{Entry, Real16, tables, vectors};
 use crate::control::StopReason;
 use devices::legacy::rtc::{self, RtcDevice};
 use devices::lock;
@@ -16,8 +16,10 @@ use x86::{Activity, Cpu};
 
 /// The shutdown status that makes a PC BIOS resume from S3; QEMU's boards and SeaBIOS have it so.
 const RESUME: u8 = 0xFE;
-/// Offset of the FACS's Firmware_Waking_Vector (ACPI specification 6.5, section 5.2.10).
+/// Offsets of the FACS's Firmware_Waking_Vector and X_Firmware_Waking_Vector (ACPI specification
+/// 6.5, section 5.2.10).
 const WAKING_VECTOR: u64 = 12;
+const X_WAKING_VECTOR: u64 = 24;
 
 /// Where the boot processor goes on after S3.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ impl Vcpu {
         let entry = match &self.wakening {
             Some(Wakening::Firmware(rtc)) => {
                 lock(rtc).set_cmos(rtc::SHUTDOWN_STATUS, RESUME);
-                Some(Real16::RESET)
+                Some(Entry::Real16(Real16::RESET))
             }
             Some(Wakening::WakingVector(facs)) => {
                 lock(&self.shared.apic).enter_virtual_wire_mode();
@@ -67,22 +69,38 @@ impl Vcpu {
         match entry {
             Some(entry) => {
                 self.cpu.activity = Activity::Running;
-                self.enter(&Entry::Real16(entry));
+                self.enter(&entry);
             }
             None => self.control.stop(StopReason::Reset),
         }
     }
 }
 
-/// What the FACS in guest memory names, in real mode: the vector's paragraph, and the offset in it.
-fn waking_vector(ram: &GuestRam, facs: u64) -> Option<Real16> {
-    let (mut signature, mut vector) = ([0; 4], [0; 4]);
+/// Where the FACS in guest memory tells to go on. X_Firmware_Waking_Vector goes before the other
+/// one, and means protected mode without paging: the FACS does not offer the 64-bit environment
+/// (64BIT_WAKE_SUPPORTED_F), so that the guest's wish for it (64BIT_WAKE_F) is not looked at.
+/// Firmware_Waking_Vector means real mode: the vector's paragraph, and the offset in it.
+fn waking_vector(ram: &GuestRam, facs: u64) -> Option<Entry> {
+    let (mut signature, mut vector, mut x_vector) = ([0; 4], [0; 4], [0; 8]);
     ram.read(facs, &mut signature).ok()?;
     ram.read(facs + WAKING_VECTOR, &mut vector).ok()?;
-    let vector = u32::from_le_bytes(vector);
-    if signature != *b"FACS" || vector == 0 || vector >= 1 << 20 {
-        tracing::warn!(vector, "the guest slept without a waking vector below 1 MiB");
-        return None;
+    ram.read(facs + X_WAKING_VECTOR, &mut x_vector).ok()?;
+    let (vector, x_vector) = (u32::from_le_bytes(vector), u64::from_le_bytes(x_vector));
+    match (u32::try_from(x_vector), vector) {
+        (Ok(0), 1..0x10_0000) if signature == *b"FACS" => {
+            let (segment, offset) = ((vector >> 4) as u16, (vector & 0xF) as u16);
+            Some(Entry::Real16(Real16::at(segment, offset)))
+        }
+        (Ok(eip @ 1..), _) if signature == *b"FACS" => {
+            Some(Entry::Protected32(tables::protected32_at(eip, vectors::WAKING_GDT)))
+        }
+        _ => {
+            tracing::warn!(
+                vector,
+                x_vector,
+                "the guest slept without a waking vector below 1 MiB, or an extended one below 4 GiB"
+            );
+            None
+        }
     }
-    Some(Real16::at((vector >> 4) as u16, (vector & 0xF) as u16))
 }
