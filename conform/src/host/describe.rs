@@ -11,12 +11,14 @@ use std::fmt::Write;
 /// Bytes of memory shown around each operand.
 const SHOWN: usize = 16;
 
-/// The text. Without an engine, the command runs all of them.
+/// The text. Without an engine, the command runs all of them; where the case does not show it
+/// `alone`, those before it, too.
 pub(super) fn describe(
     case: &Case,
     found: &[Difference],
     seed: u64,
     engine: Option<Engine>,
+    alone: bool,
 ) -> String {
     let insn = case.instruction();
     let mut text = String::new();
@@ -32,13 +34,20 @@ pub(super) fn describe(
     if found.len() > 8 {
         let _ = write!(text, "\n  and {} more", found.len() - 8);
     }
+    if !alone {
+        text.push_str("\n  only behind other cases: the command runs those of the form");
+    }
     let _ = write!(
         text,
-        "\n  again: ringshift conform host --bits {} --seed {seed}{} --form {:?} --case {}",
+        "\n  again: ringshift conform host --bits {} --seed {seed}{} --form {:?} {}",
         case.bits,
         engine.map(|engine| format!(" --engine {}", engine.name())).unwrap_or_default(),
         case.form,
-        case.number
+        if alone {
+            format!("--case {}", case.number)
+        } else {
+            format!("--count {}", case.number.saturating_add(1))
+        }
     );
     text
 }

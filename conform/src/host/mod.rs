@@ -26,7 +26,7 @@ use compare::{Ending, compare, ending};
 use generate::Generator;
 use iced_x86::Code;
 use masks::Masks;
-use sandbox::{NoAnswer, Sandbox};
+use sandbox::{BATCH, Limits, Remote, Sandbox, Trouble};
 use segments::LDT;
 use state::{Case, Outcome};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -118,16 +118,13 @@ pub enum HostError {
     /// The host.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// The guest.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
 }
 
-/// Makes an engine under test, one for each thread. Its segments are those of
-/// [`segments::GDT`] and [`segments::LDT`].
+/// Makes an engine under test, one for each thread, each in a process of its own, and again when
+/// that has died. Its segments are those of [`segments::GDT`] and [`segments::LDT`].
 pub type MakeSubject<'a> = dyn Fn(Engine) -> Result<Box<dyn Subject>, GuestError> + Sync + 'a;
 
-/// Runs the suite.
+/// Runs the suite. The engines run in copies of this process: it should not have run any itself.
 ///
 /// # Errors
 /// [`HostError`], when nothing could be run. Differences, crashes and hangs are results.
@@ -167,9 +164,12 @@ pub fn run_with(
     let generator = Generator::new(options.seed, options.bits);
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(forms.len()));
-    let work = || -> Result<(), HostError> {
-        let subject = |&engine: &Engine| Ok((engine, make(engine)?));
-        let subjects = options.engines.iter().map(subject).collect::<Result<_, GuestError>>()?;
+    // Before there are threads: see `Remote::new`.
+    let subject = |&engine: &Engine| Ok((engine, Remote::new(&|| make(engine))?));
+    let subjects = || options.engines.iter().map(subject).collect::<Result<Vec<_>, SandboxError>>();
+    let threads = options.threads.clamp(1, forms.len());
+    let all = (0..threads).map(|_| subjects()).collect::<Result<Vec<_>, _>>()?;
+    let work = |subjects| -> Result<(), HostError> {
         let mut bench = Bench { sandbox: Sandbox::new(&LDT)?, subjects, without: options.without };
         while let Some(&(code, reason)) = forms.get(next.fetch_add(1, Ordering::Relaxed)) {
             let result = match reason {
@@ -181,8 +181,9 @@ pub fn run_with(
         Ok(())
     };
     std::thread::scope(|scope| {
+        let work = &work;
         let threads: Vec<_> =
-            (0..options.threads.clamp(1, forms.len())).map(|_| scope.spawn(work)).collect();
+            all.into_iter().map(|subjects| scope.spawn(move || work(subjects))).collect();
         threads.into_iter().try_for_each(|t| t.join().unwrap_or(Ok(())))
     })?;
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -210,10 +211,10 @@ fn wanted(options: &Options, code: Code) -> bool {
     by_mnemonic && by_form
 }
 
-/// A worker: a child process and a guest for each engine.
+/// A worker: a child process for the host CPU, and one for each engine.
 pub(crate) struct Bench {
     sandbox: Sandbox,
-    subjects: Vec<(Engine, Box<dyn Subject>)>,
+    subjects: Vec<(Engine, Remote)>,
     without: Masks,
 }
 
@@ -230,6 +231,8 @@ pub(crate) enum Verdict {
     NotOffered,
     /// They differ.
     Different(Vec<compare::Difference>),
+    /// The engine did not run it, after too many crashes or hangs.
+    NotRun,
 }
 
 impl Bench {
@@ -245,22 +248,19 @@ impl Bench {
             Some(case) => case..case.saturating_add(1),
             None => 0..options.count,
         };
-        let mut cases = Vec::with_capacity(sandbox::BATCH);
+        let mut limits = vec![Limits::FORM; self.subjects.len()];
+        let mut cases = Vec::with_capacity(BATCH);
         let (mut number, mut missing) = (numbers.start, 0);
         while number < numbers.end {
             cases.clear();
-            while number < numbers.end && cases.len() < sandbox::BATCH {
+            while number < numbers.end && cases.len() < BATCH {
                 match generator.case(code, number) {
                     Some(case) => cases.push(case),
                     None => missing += 1,
                 }
                 number += 1;
             }
-            let host = self.sandbox.run(&cases)?;
-            for (case, host) in cases.iter().zip(host) {
-                let differs = self.case(case, host, &mut result, options);
-                progress.advance(differs);
-            }
+            self.batch(&cases, &mut limits, &mut result, options, progress)?;
         }
         if result.ran == 0 && missing > 0 {
             result.not_generated = Some("no random encoding decodes to it");
@@ -268,68 +268,113 @@ impl Bench {
         Ok(result)
     }
 
-    /// Runs a case in each engine and counts it. Whether any differs.
-    fn case(
+    /// Runs cases on the host and in each engine, and counts them.
+    fn batch(
         &mut self,
-        case: &Case,
-        host: Result<Outcome, NoAnswer>,
+        cases: &[Case],
+        limits: &mut [Limits],
         result: &mut FormResult,
         options: &Options,
-    ) -> bool {
-        let host = match host {
-            Ok(host) => host,
-            Err(why) => {
-                result.no_answer += 1;
-                if result.unanswered.is_none() {
-                    let text = describe::describe(case, &[], options.seed, None);
-                    let text = format!("{text}\n  the host gave no answer: {why:?}");
-                    result.unanswered = Some(Finding { number: case.number, text });
+        progress: &Progress,
+    ) -> Result<(), HostError> {
+        let mut answered = Vec::with_capacity(cases.len());
+        for (case, host) in cases.iter().zip(self.sandbox.run(cases)?) {
+            match host {
+                Ok(host) => answered.push((case, host)),
+                Err(why) => {
+                    result.no_answer(case, &why, options.seed);
+                    progress.advance(false);
                 }
-                return false;
             }
-        };
-        result.ran += 1;
-        result.not_fetched += u64::from(ending(case, &host).0.is_fetch());
-        let mut undefined = true;
-        let mut differs = false;
-        for i in 0..self.subjects.len() {
-            let verdict = self.judge(i, case, &host);
-            undefined &= matches!(verdict, Verdict::Same { undefined: true, .. });
-            let score = &mut result.scores[i];
-            score.count(&verdict);
-            let Verdict::Different(found) = verdict else { continue };
-            differs = true;
-            if score.findings.len() < options.keep {
-                let (simple, found) = shrink::shrink(self, i, case.clone(), found);
-                let engine = Some(self.subjects[i].0);
-                let text = describe::describe(&simple, &found, options.seed, engine);
+        }
+        let cases: Vec<&Case> = answered.iter().map(|(case, _)| *case).collect();
+        let mut troubles = Vec::with_capacity(limits.len());
+        for ((_, remote), limits) in self.subjects.iter_mut().zip(limits) {
+            troubles.push(remote.run(&cases, false, limits)?);
+        }
+        // Simplifying runs other cases, and what these came to is lost: first all are counted.
+        let mut found = Vec::new();
+        for (n, (case, host)) in answered.iter().enumerate() {
+            result.ran += 1;
+            result.not_fetched += u64::from(ending(case, host).0.is_fetch());
+            let (mut undefined, mut differs) = (true, false);
+            for (i, troubles) in troubles.iter_mut().enumerate() {
+                let ours = match troubles[n].take() {
+                    Some(trouble) => Err(trouble),
+                    None => self.subjects[i].1.outcome(n, case),
+                };
+                let how = How::of(&ours);
+                let verdict = self.judge(case, host, ours);
+                undefined &= matches!(verdict, Verdict::Same { undefined: true, .. });
+                result.scores[i].count(&verdict);
+                if let Verdict::Different(differences) = verdict {
+                    differs = true;
+                    found.push((i, *case, differences, how));
+                }
+            }
+            result.undefined += u64::from(undefined);
+            progress.advance(differs);
+        }
+        for (i, case, differences, how) in found {
+            if result.scores[i].findings.len() < options.keep {
+                let text = self.finding(i, case, differences, how, options.seed);
                 result.scores[i].findings.push(Finding { number: case.number, text });
             }
         }
-        result.undefined += u64::from(undefined);
-        differs
+        Ok(())
     }
 
-    /// Runs a case on the host and in one engine. None where the host gives no answer.
+    /// The text of a difference, simplified where that takes no hangs.
+    fn finding(
+        &mut self,
+        subject: usize,
+        case: &Case,
+        found: Vec<compare::Difference>,
+        how: How,
+        seed: u64,
+    ) -> String {
+        let engine = Some(self.subjects[subject].0);
+        // A crash or a hang may need what the engine had cached in the cases before, now lost.
+        let alone = how == How::Came
+            || matches!(self.judge_alone(subject, case), Some(Verdict::Different(_)));
+        let (simple, found) = if alone && how != How::Hung {
+            shrink::shrink(self, subject, case.clone(), found)
+        } else {
+            (case.clone(), found)
+        };
+        describe::describe(&simple, &found, seed, engine, alone)
+    }
+
+    /// Runs a case on the host and in one engine. None where one of the processes gives no answer.
     pub(crate) fn judge_alone(&mut self, subject: usize, case: &Case) -> Option<Verdict> {
+        self.judge_again(subject, case, false)
+    }
+
+    /// As [`Bench::judge_alone`]; with `fresh`, the engine drops what it has cached first.
+    pub(crate) fn judge_again(
+        &mut self,
+        subject: usize,
+        case: &Case,
+        fresh: bool,
+    ) -> Option<Verdict> {
         let host = self.sandbox.run(std::slice::from_ref(case)).ok()?.pop()?.ok()?;
-        Some(self.judge(subject, case, &host))
+        let mut limits = Limits::FORM;
+        let remote = &mut self.subjects[subject].1;
+        let ours = match remote.run(&[case], fresh, &mut limits).ok()?.pop()? {
+            Some(trouble) => Err(trouble),
+            None => remote.outcome(0, case),
+        };
+        Some(self.judge(case, &host, ours))
     }
 
-    /// Makes an engine drop what it has cached.
-    pub(crate) fn forget(&mut self, subject: usize) {
-        self.subjects[subject].1.forget();
-    }
-
-    fn judge(&mut self, subject: usize, case: &Case, host: &Outcome) -> Verdict {
-        let ours = match self.subjects[subject].1.run(case) {
+    fn judge(&self, case: &Case, host: &Outcome, ours: Result<Outcome, Trouble>) -> Verdict {
+        let ours = match ours {
             Ok(ours) => ours,
-            Err(text) => {
-                return Verdict::Different(vec![compare::Difference {
-                    what: "ending".to_owned(),
-                    host: ending(case, host).0.to_string(),
-                    ours: text,
-                }]);
+            Err(trouble) => {
+                return match trouble.difference(ending(case, host).0.to_string()) {
+                    Some(difference) => Verdict::Different(vec![difference]),
+                    None => Verdict::NotRun,
+                };
             }
         };
         let undefined = |outcome: &Outcome| matches!(ending(case, outcome).0, Ending::Fault(taken) if taken.is(&[Vector::UD]));
@@ -342,6 +387,27 @@ impl Bench {
             Verdict::Same { undefined: undefined(host), masks: compared.masks }
         } else {
             Verdict::Different(compared.found)
+        }
+    }
+}
+
+/// How an engine ended a case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// It came back.
+    Came,
+    /// Its process died.
+    Crashed,
+    /// It did not come back.
+    Hung,
+}
+
+impl How {
+    fn of(ours: &Result<Outcome, Trouble>) -> How {
+        match ours {
+            Ok(_) | Err(Trouble::Failed(_) | Trouble::NotRun) => How::Came,
+            Err(Trouble::Crash(..)) => How::Crashed,
+            Err(Trouble::Hang(_)) => How::Hung,
         }
     }
 }

@@ -24,10 +24,7 @@ pub(super) fn shrink(
         if simpler.state == case.state && simpler.memory == case.memory {
             continue;
         }
-        if cold {
-            bench.forget(subject);
-        }
-        if let Some(Verdict::Different(still)) = bench.judge_alone(subject, &simpler) {
+        if let Some(Verdict::Different(still)) = bench.judge_again(subject, &simpler, cold) {
             // The same difference, not another one that hid behind it.
             if still.first().map(|d| &d.what) == found.first().map(|d| &d.what) {
                 (case, found) = (simpler, still);

@@ -1,7 +1,10 @@
 //! What a run came to, and the coverage table.
 
+use super::describe::describe;
 use super::generate::forms::not_offered;
 use super::masks::Mask;
+use super::sandbox::NoAnswer;
+use super::state::Case;
 use super::{Engine, Verdict};
 use crate::report::{Group, Report, Suite};
 use iced_x86::Code;
@@ -28,6 +31,8 @@ pub struct Score {
     pub not_offered: u64,
     /// Cases that differed.
     pub differed: u64,
+    /// Cases that it did not run, since it had crashed or hung in too many of the form.
+    pub not_run: u64,
     /// Cases that matched by each mask, in the order of [`Mask::ALL`].
     pub masked: [u64; Mask::ALL.len()],
     /// The first differences.
@@ -37,7 +42,15 @@ pub struct Score {
 impl Score {
     fn new(engine: Engine) -> Score {
         let masked = [0; Mask::ALL.len()];
-        Score { engine, matched: 0, not_offered: 0, differed: 0, masked, findings: Vec::new() }
+        Score {
+            engine,
+            matched: 0,
+            not_offered: 0,
+            differed: 0,
+            not_run: 0,
+            masked,
+            findings: Vec::new(),
+        }
     }
 
     pub(super) fn count(&mut self, verdict: &Verdict) {
@@ -48,6 +61,7 @@ impl Score {
             }
             Verdict::NotOffered => self.not_offered += 1,
             Verdict::Different(_) => self.differed += 1,
+            Verdict::NotRun => self.not_run += 1,
         }
     }
 
@@ -55,6 +69,7 @@ impl Score {
         self.matched += other.matched;
         self.not_offered += other.not_offered;
         self.differed += other.differed;
+        self.not_run += other.not_run;
         self.masked.iter_mut().zip(other.masked).for_each(|(sum, n)| *sum += n);
     }
 }
@@ -102,6 +117,16 @@ impl FormResult {
         FormResult { not_generated: Some(reason), ..FormResult::new(code, engines) }
     }
 
+    /// Counts a case that the host did not answer.
+    pub(super) fn no_answer(&mut self, case: &Case, why: &NoAnswer, seed: u64) {
+        self.no_answer += 1;
+        if self.unanswered.is_none() {
+            let text = describe(case, &[], seed, None, true);
+            let text = format!("{text}\n  the host gave no answer: {why:?}");
+            self.unanswered = Some(Finding { number: case.number, text });
+        }
+    }
+
     fn add(&mut self, other: &FormResult) {
         self.ran += other.ran;
         self.undefined += other.undefined;
@@ -127,6 +152,10 @@ impl FormResult {
         if self.scores.iter().any(|score| score.not_offered > 0) {
             let reason = not_offered(self.code).unwrap_or("not offered");
             notes.push(format!("not offered to guests: {reason}"));
+        }
+        for score in self.scores.iter().filter(|score| score.not_run > 0) {
+            let (engine, not_run) = (score.engine.name(), score.not_run);
+            notes.push(format!("{engine} crashed or hung too often: {not_run} not run"));
         }
         if self.no_answer > 0 {
             notes.push(format!("{} without an answer of the host", self.no_answer));
@@ -227,7 +256,11 @@ impl fmt::Display for Summary {
         for form in &self.forms {
             for score in form.scores.iter().filter(|score| score.differed > 0) {
                 let (engine, differed) = (score.engine.name(), score.differed);
-                writeln!(f, "{:?}, {engine}: {differed} of {} differ", form.code, form.ran)?;
+                write!(f, "{:?}, {engine}: {differed} of {} differ", form.code, form.ran)?;
+                if score.not_run > 0 {
+                    write!(f, ", {} not run after so many crashes or hangs", score.not_run)?;
+                }
+                writeln!(f)?;
                 write_findings(f, &score.findings)?;
             }
             if form.no_answer > 0 {
@@ -251,10 +284,11 @@ impl fmt::Display for Summary {
         for score in &t.scores {
             writeln!(
                 f,
-                "{}: matched {}, differed {}, not offered to guests {}; matched by masks: {}",
+                "{}: matched {}, differed {}, not run {}, not offered to guests {}; matched by masks: {}",
                 score.engine.name(),
                 score.matched,
                 score.differed,
+                score.not_run,
                 score.not_offered,
                 mask_counts(score)
             )?;

@@ -8,6 +8,13 @@
 
 mod child;
 mod entry;
+mod process;
+mod signals;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub(super) use process::{Limits, Remote, Trouble};
 
 use super::layout::{CODE_ROOM, CONTENTS, MEMORY, PAGE, PAGES};
 use super::memory::{Base, LINES, Line, Memory};
@@ -51,6 +58,12 @@ pub enum SandboxError {
     /// The child ended before its first job.
     #[error("the child process ended while it was set up, at step {0:?}")]
     Setup(child::Step),
+    /// There is no engine to test.
+    #[error("cannot make the engine: {0}")]
+    Engine(String),
+    /// The process that looks after an engine's is gone.
+    #[error("the process that runs an engine was killed from outside; is there enough memory?")]
+    Keeper,
 }
 
 /// The host gave no answer.
@@ -381,29 +394,5 @@ fn outcome(job: &Job, base: &Base) -> Outcome {
         address: job.address,
         state: job.after,
         memory: Memory::with_lines(base.clone(), lines.to_vec()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::generate::Generator;
-    use super::super::segments::LDT;
-    use super::*;
-    use iced_x86::Code;
-
-    #[test]
-    fn a_hang_is_no_answer_and_the_next_case_has_one() {
-        let mut sandbox = Sandbox::new(&LDT).expect("a sandbox");
-        sandbox.patience = Duration::from_millis(20);
-        let good = Generator::new(1, 64).case(Code::Nopd, 0).expect("a case");
-        let mut endless = good.clone();
-        // jmp to itself, without single steps
-        endless.code[..2].copy_from_slice(&[0xEB, 0xFE]);
-        endless.linear = super::super::layout::WINDOW + super::super::layout::CODE as u64;
-        endless.state.rip = endless.linear;
-        endless.state.rflags &= !x86::flags::TF;
-        let outcomes = sandbox.run(&[good.clone(), endless, good]).expect("runs");
-        assert_eq!(outcomes[1], Err(NoAnswer::Hang));
-        assert!(outcomes[0].is_ok() && outcomes[0] == outcomes[2]);
     }
 }
