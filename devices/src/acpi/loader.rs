@@ -72,6 +72,14 @@ impl Script {
     }
 }
 
+/// Clears a checksum that the commands ask for. SeaBIOS takes the sum from the byte that is there;
+/// OVMF replaces it by what the sum, this byte included, lacks.
+fn clear(file: &mut [u8], at: u32) {
+    if let Some(byte) = file.get_mut(at as usize) {
+        *byte = 0;
+    }
+}
+
 fn name(file: &str) -> Vec<u8> {
     let mut bytes = file.as_bytes().to_vec();
     bytes.resize(NAME_SIZE, 0);
@@ -122,12 +130,16 @@ pub fn loader_files(board: &BoardInfo) -> Result<LoaderFiles, AcpiError> {
         script.pointer(TABLES_FILE, TABLES_FILE, xsdt_at + HEADER + 8 * index, 8);
     }
     for (start, length) in lengths {
+        clear(&mut tables, start + CHECKSUM);
         script.checksum(TABLES_FILE, start + CHECKSUM, start, length);
     }
     // RsdtAddress and XsdtAddress; the checksum of ACPI 1.0's part, then of the whole.
     script.pointer(RSDP_FILE, TABLES_FILE, 16, 4);
     script.pointer(RSDP_FILE, TABLES_FILE, 24, 8);
-    script.checksum(RSDP_FILE, 8, 0, 20);
-    script.checksum(RSDP_FILE, 32, 0, root::RSDP_SIZE as u32);
-    Ok(LoaderFiles { rsdp: root::rsdp(rsdt_at, xsdt), tables, commands: script.0 })
+    let mut rsdp = root::rsdp(rsdt_at, xsdt);
+    for (at, length) in [(8, 20), (32, root::RSDP_SIZE as u32)] {
+        clear(&mut rsdp, at);
+        script.checksum(RSDP_FILE, at, 0, length);
+    }
+    Ok(LoaderFiles { rsdp, tables, commands: script.0 })
 }

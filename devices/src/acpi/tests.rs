@@ -127,6 +127,71 @@ fn roots_list_the_tables() {
     assert_eq!(listed(&memory).len(), 2);
 }
 
+/// How firmware obeys the command to sum up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Summing {
+    /// As SeaBIOS: the sum is taken from the byte.
+    Subtracts,
+    /// As OVMF: the byte is replaced.
+    Replaces,
+}
+
+/// Guest memory as firmware leaves it after the table loader's commands.
+fn loaded(board: &BoardInfo, summing: Summing) -> Memory {
+    const TABLES: u64 = 0x7FF_0000;
+    const RSDP: u64 = 0xF_5000;
+    let files = loader::loader_files(board).unwrap();
+    let mut memory = BTreeMap::new();
+    let place = |name: &[u8]| match name.split(|&byte| byte == 0).next().unwrap() {
+        b"etc/acpi/rsdp" => RSDP,
+        b"etc/acpi/tables" => TABLES,
+        other => panic!("{}", String::from_utf8_lossy(other)),
+    };
+    memory.extend((RSDP..).zip(files.rsdp));
+    memory.extend((TABLES..).zip(files.tables));
+    let mut memory = Memory(memory);
+    for command in files.commands.chunks(128) {
+        let file = place(&command[4..60]);
+        match dword(command, 0) {
+            1 => assert_eq!(file % u64::from(dword(command, 60)), 0),
+            2 => {
+                let at = file + u64::from(dword(command, 116));
+                let size = u64::from(command[120]);
+                let value = memory.number(at, size) + place(&command[60..116]);
+                memory.0.extend((at..at + size).zip(value.to_le_bytes()));
+            }
+            3 => {
+                let [at, start, length] = [60, 64, 68].map(|at| u64::from(dword(command, at)));
+                let missing = checksum(&memory.bytes(file + start, length));
+                let byte = memory.0.get_mut(&(file + at)).unwrap();
+                *byte = match summing {
+                    Summing::Subtracts => byte.wrapping_add(missing),
+                    Summing::Replaces => missing,
+                };
+            }
+            other => panic!("command {other}"),
+        }
+    }
+    memory
+}
+
+#[test]
+fn firmware_places_the_same_tables() {
+    for summing in [Summing::Subtracts, Summing::Replaces] {
+        let memory = loaded(&board(2), summing);
+        let built = built(&board(2));
+        let signatures = |memory| listed(memory).into_iter().map(|(name, _)| name);
+        assert!(signatures(&memory).eq(signatures(&built)));
+        for name in [b"APIC", b"HPET"] {
+            assert_eq!(find(&memory, name), find(&built, name));
+        }
+        let fadt = find(&memory, b"FACP");
+        assert_eq!(u64::from(dword(&fadt, 40)), qword(&fadt, 140));
+        memory.table(qword(&fadt, 140), b"DSDT");
+        assert_eq!(memory.bytes(dword(&fadt, 36).into(), 4), b"FACS");
+    }
+}
+
 #[test]
 fn fadt_describes_the_fixed_hardware() {
     let memory = built(&board(1));
