@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod fat;
 pub mod iso;
 pub mod kernels;
 pub mod media;
