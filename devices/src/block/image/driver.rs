@@ -7,6 +7,7 @@ use imago::FormatAccess;
 use imago::file::File;
 use imago::format::PreallocateMode;
 
+use super::lock::Lock;
 use crate::block::{BlockDevice, check_range, read_only_error};
 
 /// The medium. A size that is no multiple of 512 is rounded up; what is missing reads as zeros.
@@ -15,12 +16,20 @@ pub(super) struct Image {
     access: FormatAccess<File>,
     size: u64,
     read_only: bool,
+    /// Given up behind the driver's last words.
+    _locks: Vec<Lock>,
 }
 
 impl Image {
-    pub(super) fn new(path: PathBuf, access: FormatAccess<File>, read_only: bool) -> Self {
+    /// `locks` are those on all the files that `access` uses.
+    pub(super) fn new(
+        path: PathBuf,
+        access: FormatAccess<File>,
+        read_only: bool,
+        locks: Vec<Lock>,
+    ) -> Self {
         let size = access.size().next_multiple_of(512);
-        Self { path, access, size, read_only }
+        Self { path, access, size, read_only, _locks: locks }
     }
 
     /// Names the file in an error.

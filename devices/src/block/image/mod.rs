@@ -40,6 +40,7 @@ use imago::vmdk::Vmdk;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, StorageOpenOptions};
 
 use super::{BlockDevice, Overlay};
+use lock::Lock;
 
 /// Longest chain of backing files.
 const MAX_DEPTH: usize = 64;
@@ -75,8 +76,9 @@ impl ImageOptions {
             None => source.probe()?,
         };
         let name = self.path.display().to_string();
-        let access = source.driver(format, writable, 0)?;
-        let image = driver::Image::new(self.path.clone(), access, !writable);
+        let mut locks = Vec::new();
+        let access = source.driver(format, writable, 0, &mut locks)?;
+        let image = driver::Image::new(self.path.clone(), access, !writable, locks);
         let mut medium: Box<dyn BlockDevice> = Box::new(image);
         if writable && format == ImageFormat::Raw && self.format.is_none() {
             medium = Box::new(guard::Guard::new(medium, name));
@@ -117,6 +119,7 @@ pub fn create_qcow2(
 struct Source {
     path: PathBuf,
     file: fs::File,
+    lock: Lock,
     writable: bool,
     size: u64,
     /// Its first bytes: [`PROBE_BYTES`], less if there are no more.
@@ -136,7 +139,7 @@ impl Source {
             return wrong("a special file");
         }
         let file = fs::File::options().read(true).write(writable).open(path).map_err(io)?;
-        lock::lock(&file, path, writable)?;
+        let lock = lock::lock(&file, path, writable)?;
         // The end of a block device is found by seeking; its metadata do not tell it.
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(io)?;
         if size == 0 {
@@ -144,7 +147,7 @@ impl Source {
         }
         let mut start = vec![0; size.min(PROBE_BYTES as u64) as usize];
         file.read_exact_at(&mut start, 0).map_err(io)?;
-        Ok(Source { path: path.into(), file, writable, size, start })
+        Ok(Source { path: path.into(), file, lock, writable, size, start })
     }
 
     /// The format that the content tells.
@@ -159,7 +162,9 @@ impl Source {
         }
     }
 
-    fn storage(self) -> io::Result<File> {
+    /// The file for `imago`; its lock goes to the others.
+    fn storage(self, locks: &mut Vec<Lock>) -> io::Result<File> {
+        locks.push(self.lock);
         let options = StorageOpenOptions::new().filename(&self.path).write(self.writable);
         File::from_open_file(self.file, options)
     }
@@ -170,26 +175,32 @@ impl Source {
         format: ImageFormat,
         writable: bool,
         depth: usize,
+        locks: &mut Vec<Lock>,
     ) -> Result<FormatAccess<File>, ImageError> {
         let path = self.path.clone();
         let failed = |error| ImageError::Driver { path: path.clone(), format, error };
         match format {
             ImageFormat::Raw => {
-                let storage = self.storage().map_err(failed)?;
+                let storage = self.storage(locks).map_err(failed)?;
                 let raw = Raw::open_image(storage, writable).map_err(failed)?;
                 Ok(FormatAccess::new(raw))
             }
-            ImageFormat::Qcow2 => self.qcow2(writable, depth),
-            ImageFormat::Vmdk => self.vmdk(writable),
+            ImageFormat::Qcow2 => self.qcow2(writable, depth, locks),
+            ImageFormat::Vmdk => self.vmdk(writable, locks),
         }
     }
 
-    fn qcow2(self, writable: bool, depth: usize) -> Result<FormatAccess<File>, ImageError> {
+    fn qcow2(
+        self,
+        writable: bool,
+        depth: usize,
+        locks: &mut Vec<Lock>,
+    ) -> Result<FormatAccess<File>, ImageError> {
         let path = self.path.clone();
         let failed =
             |error| ImageError::Driver { path: path.clone(), format: ImageFormat::Qcow2, error };
         qcow2::check(&path, &self.start, self.size)?;
-        let storage = self.storage().map_err(failed)?;
+        let storage = self.storage(locks).map_err(failed)?;
         let mut image: Qcow2<File> = Qcow2::open_image(storage, writable).map_err(failed)?;
         let reference = |role, error| ImageError::Reference {
             path: path.clone(),
@@ -208,7 +219,7 @@ impl Source {
             };
             let file = local_file(&path, name).map_err(|error| reference(ROLE, error))?;
             let source = Source::open(&file, writable).map_err(|error| reference(ROLE, error))?;
-            Some(source.storage().map_err(failed)?)
+            Some(source.storage(locks).map_err(failed)?)
         } else {
             None
         };
@@ -217,7 +228,7 @@ impl Source {
             None => None,
             Some(name) => {
                 let format = image.implicit_backing_format().map(String::as_str);
-                let backing = backing(&path, name, format, depth + 1);
+                let backing = backing(&path, name, format, depth + 1, locks);
                 Some(backing.map_err(|error| reference("backing file", error))?)
             }
         };
@@ -227,7 +238,7 @@ impl Source {
         Ok(FormatAccess::new(image))
     }
 
-    fn vmdk(self, writable: bool) -> Result<FormatAccess<File>, ImageError> {
+    fn vmdk(self, writable: bool, locks: &mut Vec<Lock>) -> Result<FormatAccess<File>, ImageError> {
         let path = self.path.clone();
         let failed =
             |error| ImageError::Driver { path: path.clone(), format: ImageFormat::Vmdk, error };
@@ -239,9 +250,9 @@ impl Source {
                 advice: "give snapshot=on or readonly=on, or convert it with `qemu-img convert -O qcow2`".into(),
             });
         }
-        let storage = self.storage().map_err(failed)?;
+        let storage = self.storage(locks).map_err(failed)?;
         let mut image: Vmdk<File> = Vmdk::open_image(storage, false).map_err(failed)?;
-        let mut gate = Extents { image: &path, error: None };
+        let mut gate = Extents { image: &path, locks, error: None };
         let opened = image.open_implicit_dependencies_gated(&mut gate);
         if let Some(error) = gate.error {
             let role = "extent";
@@ -272,6 +283,7 @@ fn backing(
     name: &str,
     format: Option<&str>,
     depth: usize,
+    locks: &mut Vec<Lock>,
 ) -> Result<FormatAccess<File>, ImageError> {
     let path = local_file(image, name)?;
     if depth > MAX_DEPTH {
@@ -308,12 +320,13 @@ fn backing(
             }
         },
     };
-    source.driver(format, false, depth)
+    source.driver(format, false, depth, locks)
 }
 
 /// Opens a VMDK image's extents, read only and locked.
 struct Extents<'a> {
     image: &'a Path,
+    locks: &'a mut Vec<Lock>,
     error: Option<ImageError>,
 }
 
@@ -328,7 +341,7 @@ impl ImplicitOpenGate<File> for &mut Extents<'_> {
     fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<File> {
         let path = options.get_filename().unwrap_or(self.image).to_owned();
         match Source::open(&path, false) {
-            Ok(source) => source.storage(),
+            Ok(source) => source.storage(self.locks),
             Err(error) => {
                 let told = io::Error::other(error.to_string());
                 self.error = Some(error);
