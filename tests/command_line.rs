@@ -1,5 +1,6 @@
 //! The program itself: arguments, exit statuses, what it says on standard error.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -91,14 +92,28 @@ fn timeout_is_124(engine: EngineKind) {
     assert_eq!(status(&output), 124);
     assert!(stderr(&output).contains("timeout"));
     assert!(start.elapsed() >= Duration::from_millis(500));
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 fn reset_boots_again_unless_told_not_to(engine: EngineKind) {
-    let output = boot(engine, "reset", &kernels::reset(), &["--timeout", "1.5"]);
+    // Read until it has booted three times, however long that takes; then nobody listens.
+    let kernel = file(&format!("reset-{}", name(engine)), &kernels::reset());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
+        .args(["run", "--engine", name(engine), "--memory", "32M"])
+        .args(["--timeout", "300", "--kernel", &kernel])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut boots = [0; 24];
+    child.stdout.take().unwrap().read_exact(&mut boots).unwrap();
+    assert_eq!(&boots, b"booted\r\nbooted\r\nbooted\r\n");
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+
+    // The time limit is for all boots together.
+    let output = boot(engine, "reset-for-ever", &kernels::reset(), &["--timeout", "1"]);
     assert_eq!(status(&output), 124);
-    let boots = String::from_utf8_lossy(&output.stdout).matches("booted\r\n").count();
-    assert!(boots >= 2, "{output:?}");
 
     let output = boot(engine, "no-reboot", &kernels::reset(), &["--no-reboot"]);
     assert_eq!(status(&output), 0);
@@ -137,7 +152,7 @@ fn blocked_output_does_not_outlive_the_timeout(engine: EngineKind) {
         .unwrap();
     let unread = child.stdout.take();
     assert_eq!(child.wait().unwrap().code(), Some(124));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     drop(unread);
 }
 
@@ -145,7 +160,7 @@ fn closed_output_ends_the_guest(engine: EngineKind) {
     let kernel = file(&format!("closed-{}", name(engine)), &kernels::flood(100_000_000));
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
         .args(["run", "--engine", name(engine), "--memory", "32M"])
-        .args(["--timeout", "60", "--kernel", &kernel])
+        .args(["--timeout", "300", "--kernel", &kernel])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -162,7 +177,7 @@ fn piped_input_reaches_the_guest(engine: EngineKind) {
     let kernel = file(&format!("echo-{}", name(engine)), &kernels::echo());
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringshift"))
         .args(["run", "--engine", name(engine), "--memory", "32M"])
-        .args(["--timeout", "60", "--kernel", &kernel])
+        .args(["--timeout", "300", "--kernel", &kernel])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long QEMU may take, including a slow host.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs an image under TCG with one of QEMU's processor models; returns QEMU's exit status and
 /// what the serial port showed, or `None` without QEMU.

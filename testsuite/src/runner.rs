@@ -11,10 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a guest may take unless its test says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long Linux may take, on a slow host that runs other tests beside it.
-const LINUX_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a guest may take unless its test says otherwise, on a slow host that runs other tests
+/// beside it.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A guest to be run.
 #[must_use]
@@ -60,8 +59,7 @@ impl Guest {
 
     /// A PC that boots through firmware, with 64 MiB of memory.
     pub fn firmware(firmware: Firmware) -> Guest {
-        let guest = Guest::kernel("firmware", Vec::new());
-        Guest { firmware: Some(firmware), timeout: LINUX_TIMEOUT, ..guest }
+        Guest { firmware: Some(firmware), ..Guest::kernel("firmware", Vec::new()) }
     }
 
     /// Ringshift's own guest.
@@ -124,7 +122,7 @@ impl Guest {
             memory: 256 << 20,
             cpus: 1,
             cpu: Model::default(),
-            timeout: LINUX_TIMEOUT,
+            timeout: TIMEOUT,
         })
     }
 

@@ -8,7 +8,6 @@ use iced_x86::code_asm::*;
 use machine::block::Medium;
 use machine::lockstep::{self, Board, Options, Verdict};
 use machine::{BootOrder, Drives, EngineKind, Firmware, Kernel, MachineError, StopReason};
-use std::time::Duration;
 use testsuite::Guest;
 
 const SECTOR: usize = 512;
@@ -178,7 +177,7 @@ fn board(threaded: bool) -> Firmware {
 
 fn runs_what_was_read(engine: EngineKind, threaded: bool) {
     let guest = Guest::firmware(board(threaded)).memory(2 << 20).engine(engine);
-    let end = guest.timeout(Duration::from_secs(120)).run();
+    let end = guest.run();
     assert_eq!((end.reason, end.output.as_str()), (StopReason::PowerOff, "ABCDEF"));
 }
 

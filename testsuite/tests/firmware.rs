@@ -142,7 +142,7 @@ fn boots(engine: EngineKind, floppy: bool) {
         engine,
         kernel: Kernel::default(),
         serial_output: Box::new(output.clone()),
-        timeout: Some(Duration::from_secs(120)),
+        timeout: Some(Duration::from_secs(300)),
         count: false,
     };
     let machine = Machine::with_firmware(config, firmware).expect("the machine is built");

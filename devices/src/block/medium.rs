@@ -224,10 +224,13 @@ mod tests {
         assert!(now[3].is_err());
     }
 
-    /// A medium that tells when it is flushed, and takes its time.
-    struct Slow(Sender<&'static str>);
+    /// A medium that writes when it is let, and tells what it did.
+    struct Gated {
+        gate: Receiver<()>,
+        events: Sender<&'static str>,
+    }
 
-    impl BlockDevice for Slow {
+    impl BlockDevice for Gated {
         fn size(&self) -> u64 {
             512
         }
@@ -241,24 +244,31 @@ mod tests {
         }
 
         fn write_at(&mut self, _: u64, _: &[u8]) -> io::Result<()> {
-            std::thread::sleep(std::time::Duration::from_millis(30));
-            self.0.send("written").map_err(io::Error::other)
+            self.gate.recv().map_err(io::Error::other)?;
+            self.events.send("written").map_err(io::Error::other)
         }
 
         fn flush(&mut self) -> io::Result<()> {
-            self.0.send("flushed").map_err(io::Error::other)
+            self.events.send("flushed").map_err(io::Error::other)
         }
     }
 
     #[test]
     fn the_last_drop_waits_for_what_was_asked_and_flushes() {
         let (sender, events) = channel();
-        let medium = Medium::threaded(Box::new(Slow(sender)), "test").unwrap();
+        let (open, gate) = channel();
+        let medium = Medium::threaded(Box::new(Gated { gate, events: sender }), "test").unwrap();
         let second = medium.clone();
         assert!(medium.submit(Request::Write { offset: 0, data: vec![1] }, |_| ()).is_none());
         drop(medium);
         assert!(events.try_recv().is_err(), "another clone is left");
+        // The last drop goes on when the write does, which is most likely later.
+        let opener = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            open.send(()).unwrap();
+        });
         drop(second);
         assert_eq!(events.try_iter().collect::<Vec<_>>(), ["written", "flushed"]);
+        opener.join().unwrap();
     }
 }

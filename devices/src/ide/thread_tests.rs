@@ -107,7 +107,7 @@ impl Bench {
     }
 
     fn wait(&self) -> u8 {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while self.alternate_status() & BSY != 0 {
             assert!(Instant::now() < deadline, "the drive stays busy");
             std::thread::yield_now();

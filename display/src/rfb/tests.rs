@@ -62,7 +62,7 @@ impl Bench {
 
     /// The next byte that the guest reads from the keyboard controller.
     fn guest_byte(&self) -> Option<u8> {
-        for _ in 0..200 {
+        for _ in 0..2000 {
             let mut keyboard = self.keyboard.lock().unwrap();
             let mut byte = [0];
             keyboard.read(0x64, &mut byte);
@@ -87,7 +87,7 @@ struct Client {
 impl Client {
     fn connect(bench: &Bench, version: &[u8; 12]) -> Self {
         let mut stream = TcpStream::connect(bench.server.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut hello = [0; 12];
         stream.read_exact(&mut hello).unwrap();
         assert_eq!(&hello, b"RFB 003.008\n");
@@ -370,7 +370,7 @@ fn bad_clients_are_dropped_and_good_ones_served() {
         b"RFB 003.008\n\x01\x01\xff\x07",
     ] {
         let mut stream = TcpStream::connect(bench.server.address()).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream.write_all(bytes).unwrap();
         // The server says what it has to say, and hangs up.
         let mut answer = Vec::new();

@@ -254,7 +254,8 @@ fn what_cannot_be_made_is_an_error() {
 #[test]
 fn a_hang_is_no_answer_and_the_next_case_has_one() {
     let mut sandbox = Sandbox::new(&LDT).expect("a sandbox");
-    sandbox.patience = Duration::from_millis(20);
+    // Of processor time, and more than it takes to set up another child.
+    sandbox.patience = Duration::from_millis(300);
     let good = Generator::new(1, 64).case(Code::Nopd, 0).expect("a case");
     let mut endless = good.clone();
     // jmp to itself, without single steps
