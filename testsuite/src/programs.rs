@@ -218,6 +218,7 @@ const WRONG: &str = "contention: a count or the shared page is wrong\n";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::guests::host_program::output_of_new;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
@@ -228,7 +229,7 @@ mod tests {
             std::env::temp_dir().join(format!("ringshift-contention-{}", std::process::id()));
         std::fs::write(&path, contention(4, 2000)).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let output = Command::new(&path).output();
+        let output = output_of_new(&mut Command::new(&path));
         std::fs::remove_file(&path).unwrap();
         match output {
             Ok(output) => {

@@ -5,6 +5,7 @@
 
 use machine::Firmware;
 use machine::guests::debian::Architecture;
+use machine::guests::host_program::output_of_new;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -306,8 +307,8 @@ fn make_syslinux_floppy(directory: &Path, kernel: &[u8]) -> Option<Vec<u8>> {
         let mut words = words.split(' ');
         let program = directory.join(words.next().unwrap_or_default());
         let mut command = Command::new(&program);
-        let output = command.args(words).env("PATH", &path).current_dir(directory).output();
-        match output {
+        command.args(words).env("PATH", &path).current_dir(directory);
+        match output_of_new(&mut command) {
             Ok(output) if output.status.success() => {}
             Ok(output) => panic!("{}: {output:?}", program.display()),
             Err(error) => {

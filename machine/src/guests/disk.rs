@@ -15,6 +15,7 @@
 
 use super::cpio::{Archive, CpioError};
 use super::debian::{Architecture, Cache, FetchError, FileSet, Package};
+use super::host_program::output_of_new;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -328,9 +329,7 @@ fn file_system(disk: &Path, root: &Path) -> Result<(), DiskError> {
 }
 
 fn run(program: &'static str, command: &mut Command, advice: &str) -> Result<(), DiskError> {
-    let output = command
-        .env("LC_ALL", "C")
-        .output()
+    let output = output_of_new(command.env("LC_ALL", "C"))
         .map_err(|error| DiskError::NoProgram { program, reason: format!("{error}; {advice}") })?;
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     match output.status.code() {

@@ -7,6 +7,7 @@
 pub mod cpio;
 pub mod debian;
 pub mod disk;
+pub mod host_program;
 pub mod initramfs;
 
 use std::io::Write;
