@@ -2,7 +2,8 @@
 //! has synced is there after the whole process was killed.
 
 use machine::block::image::{ImageFormat, create_qcow2};
-use machine::guests::disk;
+use machine::guests::debian::Cache;
+use machine::guests::disk::{self, DiskError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -20,7 +21,10 @@ fn disk(name: &str) -> Option<PathBuf> {
         return None;
     }
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    match disk::build(&path, &|line| eprintln!("{line}")) {
+    let built = Cache::open()
+        .map_err(DiskError::from)
+        .and_then(|cache| disk::build(&path, &cache.for_tests(), &|line| eprintln!("{line}")));
+    match built {
         Ok(()) => Some(path),
         Err(reason) if reason.is_unavailable() => {
             eprintln!("SKIPPED: {reason}");
@@ -185,7 +189,8 @@ fn a_qcow2_disk_over_a_raw_one_keeps_what_was_synced() {
 #[test]
 fn a_kernel_finds_its_root_on_a_disk() {
     let Some(image) = disk("boot-root.img") else { return };
-    let (kernel, initrd) = disk::kernel_and_initrd(&|line| eprintln!("{line}")).unwrap();
+    let cache = Cache::open().unwrap();
+    let (kernel, initrd) = disk::kernel_and_initrd(&cache, &|line| eprintln!("{line}")).unwrap();
     let initrd_file = image.with_extension("initrd");
     std::fs::write(&initrd_file, initrd).unwrap();
     let [image_name, kernel, initrd] =

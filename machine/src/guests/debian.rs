@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
@@ -97,6 +99,27 @@ pub enum FetchError {
         /// What it said at the end.
         message: String,
     },
+    /// A program of the host took too long, for a test.
+    #[error("{program} {action} had not ended after {} seconds", limit.as_secs())]
+    TooSlow {
+        /// Its name.
+        program: &'static str,
+        /// What it was to do.
+        action: String,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// The archive was out of reach a short while ago, and a test does not try again so soon.
+    #[error(
+        "the package archive was out of reach {} seconds ago; remove {marker} to try again at once",
+        ago.as_secs()
+    )]
+    LatelyOutOfReach {
+        /// How long ago.
+        ago: Duration,
+        /// The file that says so.
+        marker: PathBuf,
+    },
     /// The metapackage depends on no kernel.
     #[error("the package {package} depends on no package named {prefix}*")]
     NoDependency {
@@ -123,15 +146,37 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Whether the archive was not reached, so that other packages cannot be had either.
+    fn is_out_of_reach(&self) -> bool {
+        match self {
+            // apt-get's words for every file that it could not get.
+            Self::Program { message, .. } => message.contains("Failed to fetch"),
+            Self::TooSlow { .. } | Self::LatelyOutOfReach { .. } => true,
+            Self::NoProgram(_)
+            | Self::NoCache
+            | Self::NoDependency { .. }
+            | Self::NotInPackage { .. }
+            | Self::Io { .. } => false,
+        }
+    }
+}
+
 fn at(path: &Path) -> impl FnOnce(io::Error) -> FetchError {
     let path = path.to_owned();
     move |source| FetchError::Io { path, source }
 }
 
+/// How long one of apt's programs may take for a test: a download of 130 MB from a slow archive.
+const TEST_PATIENCE: Duration = Duration::from_secs(300);
+/// How long tests leave an archive alone that was out of reach: longer than all of them take.
+const TEST_PAUSE: Duration = Duration::from_secs(900);
+
 /// The user's cache of fetched files.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
+    for_tests: bool,
 }
 
 impl Cache {
@@ -152,7 +197,14 @@ impl Cache {
 
     /// A cache in the directory `root`, which need not exist.
     pub fn at(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, for_tests: false }
+    }
+
+    /// For tests, of which there are many: they would rather go without than wait for an archive
+    /// that answers slowly or not at all, and not each of them finds out anew.
+    #[must_use]
+    pub fn for_tests(self) -> Self {
+        Self { for_tests: true, ..self }
     }
 
     /// The path of the file wanted of `package`, fetched unless it is here.
@@ -171,9 +223,8 @@ impl Cache {
         if path.is_file() {
             return Ok(path);
         }
-        let apt = Apt::new(&self.root, progress)?;
         let downloads = self.root.join("downloads");
-        let archive = apt.download(package, &downloads)?;
+        let archive = self.download(package, &downloads, progress)?;
         progress(&format!("unpacking {}", file_name(&archive)));
         unpack(&archive, &[Wanted { paths: package.paths, target: path.clone() }])?;
         fs::remove_dir_all(&downloads).map_err(at(&downloads))?;
@@ -227,7 +278,6 @@ impl Cache {
         if complete() {
             return Ok(targets);
         }
-        let apt = Apt::new(&self.root, progress)?;
         let downloads = self.root.join("downloads");
         let package = Package {
             name: set.name,
@@ -235,7 +285,7 @@ impl Cache {
             depends_on,
             paths: set.paths,
         };
-        let archive = apt.download(&package, &downloads)?;
+        let archive = self.download(&package, &downloads, progress)?;
         progress(&format!("unpacking {}", file_name(&archive)));
         let wanted: Vec<Wanted> = set
             .paths
@@ -246,6 +296,32 @@ impl Cache {
         unpack(&archive, &wanted)?;
         fs::remove_dir_all(&downloads).map_err(at(&downloads))?;
         Ok(targets)
+    }
+
+    /// Downloads the package that has the wanted file; returns the path of the .deb.
+    fn download(
+        &self,
+        package: &Package,
+        downloads: &Path,
+        progress: &dyn Fn(&str),
+    ) -> Result<PathBuf, FetchError> {
+        let marker = self.root.join("out-of-reach");
+        if self.for_tests
+            && let Some(ago) = age(&marker)
+            && ago < TEST_PAUSE
+        {
+            return Err(FetchError::LatelyOutOfReach { ago, marker });
+        }
+        let limit = self.for_tests.then_some(TEST_PATIENCE);
+        let result = Apt::new(&self.root, limit, progress)?.download(package, downloads);
+        match &result {
+            Ok(_) if marker.exists() => fs::remove_file(&marker).map_err(at(&marker))?,
+            Err(error) if error.is_out_of_reach() => {
+                fs::write(&marker, format!("{error}\n")).map_err(at(&marker))?;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        result
     }
 
     /// Waits until no other process works on the cache; it stays so until the
@@ -262,6 +338,11 @@ impl Cache {
     }
 }
 
+/// How long ago a file was written; `None` if there is none, or the clock was set back since.
+fn age(path: &Path) -> Option<Duration> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()?.elapsed().ok()
+}
+
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
@@ -270,11 +351,17 @@ fn file_name(path: &Path) -> String {
 struct Apt<'a> {
     options: Vec<String>,
     lists: PathBuf,
+    /// How long one of its programs may take.
+    limit: Option<Duration>,
     progress: &'a dyn Fn(&str),
 }
 
 impl<'a> Apt<'a> {
-    fn new(root: &Path, progress: &'a dyn Fn(&str)) -> Result<Self, FetchError> {
+    fn new(
+        root: &Path,
+        limit: Option<Duration>,
+        progress: &'a dyn Fn(&str),
+    ) -> Result<Self, FetchError> {
         let root = root.join("apt");
         let lists = root.join("lists");
         for directory in [lists.join("partial"), root.join("archives/partial")] {
@@ -304,7 +391,7 @@ impl<'a> Apt<'a> {
             "Acquire::Retries=2".into(),
         ];
         let options = options.into_iter().flat_map(|option| ["-o".into(), option]).collect();
-        Ok(Self { options, lists, progress })
+        Ok(Self { options, lists, limit, progress })
     }
 
     /// Downloads the package that has the wanted file into the directory
@@ -393,15 +480,34 @@ impl<'a> Apt<'a> {
         let errors = child.stderr.take().map(|stderr| {
             std::thread::spawn(move || io::read_to_string(stderr).unwrap_or_default())
         });
-        let mut output = String::new();
+        let (sender, lines) = channel();
         if let Some(stdout) = child.stdout.take() {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line.starts_with("Get:") || line.starts_with("Fetched") {
-                    (self.progress)(&format!("  {line}"));
+            std::thread::spawn(move || {
+                let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+                // Until nobody listens any more.
+                let _ = lines.map(|line| sender.send(line)).find(Result::is_err);
+            });
+        }
+        let start = Instant::now();
+        let mut output = String::new();
+        loop {
+            let left =
+                self.limit.map_or(Duration::MAX, |limit| limit.saturating_sub(start.elapsed()));
+            let line = match lines.recv_timeout(left) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    let (action, limit) = (arguments.join(" "), start.elapsed());
+                    return Err(FetchError::TooSlow { program, action, limit });
                 }
-                output.push_str(&line);
-                output.push('\n');
+            };
+            if line.starts_with("Get:") || line.starts_with("Fetched") {
+                (self.progress)(&format!("  {line}"));
             }
+            output.push_str(&line);
+            output.push('\n');
         }
         let status = child.wait().map_err(at(Path::new(program)))?;
         if status.success() {

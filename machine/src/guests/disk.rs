@@ -189,13 +189,12 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> DiskError {
     move |error| DiskError::Io { path, error }
 }
 
-/// Makes the raw image `path`. What is needed is taken from the user's cache, or else from the
-/// network; `progress` is called with a line of text at every step that takes time.
+/// Makes the raw image `path`. What is needed is taken from `cache`, or else from the network;
+/// `progress` is called with a line of text at every step that takes time.
 ///
 /// # Errors
 /// [`DiskError`]: what is missing, or what failed.
-pub fn build(path: &Path, progress: &dyn Fn(&str)) -> Result<(), DiskError> {
-    let cache = Cache::open()?;
+pub fn build(path: &Path, cache: &Cache, progress: &dyn Fn(&str)) -> Result<(), DiskError> {
     let kernel = cache.kernel_files(&KERNEL, progress)?;
     let busybox = cache.file(&Package::busybox(Architecture::Amd64), progress)?;
     let grub = cache.files(&GRUB, progress)?;
@@ -223,8 +222,10 @@ pub fn build(path: &Path, progress: &dyn Fn(&str)) -> Result<(), DiskError> {
 ///
 /// # Errors
 /// As [`build`].
-pub fn kernel_and_initrd(progress: &dyn Fn(&str)) -> Result<(PathBuf, Vec<u8>), DiskError> {
-    let cache = Cache::open()?;
+pub fn kernel_and_initrd(
+    cache: &Cache,
+    progress: &dyn Fn(&str),
+) -> Result<(PathBuf, Vec<u8>), DiskError> {
     let mut kernel = cache.kernel_files(&KERNEL, progress)?;
     let busybox = cache.file(&Package::busybox(Architecture::Amd64), progress)?;
     let modules = kernel.split_off(1);

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 pub use debian::FileSet;
-use debian::{Architecture, FetchError, Package};
+use debian::{Architecture, Cache, FetchError, Package};
 
 /// A distribution kernel that Ringshift is tried with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,14 @@ impl Guest {
 /// [`FetchError`] if the host has no apt, no network or no such package, or if
 /// the cache cannot be written.
 pub fn fetch(guest: Guest, progress: &dyn Fn(&str)) -> Result<GuestFiles, FetchError> {
-    let cache = debian::Cache::open()?;
+    fetch_into(&Cache::open()?, guest, progress)
+}
+
+fn fetch_into(
+    cache: &Cache,
+    guest: Guest,
+    progress: &dyn Fn(&str),
+) -> Result<GuestFiles, FetchError> {
     Ok(GuestFiles {
         kernel: cache.file(&guest.kernel_package(), progress)?,
         busybox: cache.file(&guest.busybox_package(), progress)?,
@@ -92,7 +99,9 @@ impl Skipped {
 /// # Errors
 /// [`Skipped`], with the reason.
 pub fn available(guest: Guest) -> Result<GuestFiles, Skipped> {
-    fetch(guest, &say).map_err(|reason| Skipped::new(format!("{guest:?}"), reason))
+    Cache::open()
+        .and_then(|cache| fetch_into(&cache.for_tests(), guest, &say))
+        .map_err(|reason| Skipped::new(format!("{guest:?}"), reason))
 }
 
 /// The files of a Debian package for a test, as [`available`].
@@ -100,8 +109,8 @@ pub fn available(guest: Guest) -> Result<GuestFiles, Skipped> {
 /// # Errors
 /// [`Skipped`], with the reason.
 pub fn available_files(set: &FileSet) -> Result<Vec<PathBuf>, Skipped> {
-    debian::Cache::open()
-        .and_then(|cache| cache.files(set, &say))
+    Cache::open()
+        .and_then(|cache| cache.for_tests().files(set, &say))
         .map_err(|reason| Skipped::new(format!("the Debian package {}", set.name), reason))
 }
 

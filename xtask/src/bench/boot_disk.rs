@@ -6,6 +6,7 @@ use super::process::cpu_time;
 use super::results::{Results, Run};
 use super::{Args, load_average, report};
 use anyhow::{Context, Result, ensure};
+use machine::guests::debian::Cache;
 use machine::guests::disk;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let image = args.to.join("boot-disk.img");
-    disk::build(&image, &|line| eprintln!("{line}"))?;
+    disk::build(&image, &Cache::open()?, &|line| eprintln!("{line}"))?;
     let contenders = contender::choose(args)?;
     let limit = Duration::from_secs_f64(args.timeout);
     let load_before = load_average();
