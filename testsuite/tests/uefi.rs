@@ -18,6 +18,8 @@ const SCRIPT: &str = "\
 dmesg -n 1
 m=RINGSHIFT
 [ -d /sys/firmware/efi ] && echo $m-UEFI CPUS $(nproc)
+echo +2 > /sys/class/rtc/rtc0/wakealarm
+echo mem > /sys/power/state && echo $m-WOKE CPUS $(nproc)
 dmesg | grep -iE 'BUG:|WARNING:|Oops|ACPI.*(Warning|Error)' && echo $m-TROUBLE
 echo $m-DONE
 ";
@@ -44,6 +46,7 @@ fn the_shell_starts_linux(engine: EngineKind) {
     guest.wait_for("Shell> ");
     guest.type_line("fs0:\\linux.efi console=ttyS0 panic=-1 quiet initrd=\\initrd");
     guest.wait_for("RINGSHIFT-UEFI CPUS 2");
+    guest.wait_for("RINGSHIFT-WOKE CPUS 2");
     guest.wait_for("RINGSHIFT-DONE");
     let end = guest.finish();
     assert!(!end.output.contains("TROUBLE"), "{}", end.output);

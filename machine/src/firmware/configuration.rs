@@ -11,6 +11,9 @@ use devices::legacy::rtc::RtcDevice;
 
 /// SeaBIOS: not zero if the PIT is on pin 2 of the I/O APIC (key `FW_CFG_IRQ0_OVERRIDE`).
 const IRQ0_OVERRIDE: u16 = 0x8002;
+/// In `etc/system-states`, which has a byte for each of S0 to S5: the state exists. Bits 0 to 2 are
+/// its SLP_TYP.
+const THERE: u8 = 1 << 7;
 
 /// The fw_cfg device of a machine with `ram_size` bytes of RAM. Firmware places the tables for
 /// `board` itself.
@@ -36,6 +39,10 @@ pub(crate) fn configuration(
     device.add_file(loader::RSDP_FILE, tables.rsdp)?;
     device.add_file(loader::TABLES_FILE, tables.tables)?;
     device.add_file(loader::LOADER_FILE, tables.commands)?;
+    // OVMF wakes from S3 only where it was told that there is S3.
+    let (suspend, power_off) = (board.power.suspend_type, board.power.power_off_type);
+    device
+        .add_file("etc/system-states", vec![THERE, 0, 0, THERE | suspend, 0, THERE | power_off])?;
     if serial_console {
         device.add_file("etc/sercon-port", u32::from(port::COM1).to_le_bytes().to_vec())?;
     }
