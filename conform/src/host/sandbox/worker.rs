@@ -4,9 +4,10 @@
 //! again at any time: each time a worker dies, it notes of what, and forks the next.
 
 use super::super::guest::{GuestError, Subject};
-use super::super::memory::{Base, Line, Memory, changed_lines};
-use super::super::state::{Case, Outcome};
-use super::process::{Fate, Shared};
+use super::super::layout::CODE_ROOM;
+use super::super::memory::{Base, LINES, Line, Memory, changed_lines};
+use super::super::state::{Case, Outcome, State};
+use super::process::{Fate, Head, Shared};
 use super::{BATCH, Job, Lines, signals};
 use iced_x86::Code;
 use std::cell::RefCell;
@@ -99,6 +100,7 @@ unsafe fn serve(shared: *mut Shared, make: Make<'_>) -> ! {
         };
         (*shared).ready.store(1, Ordering::Relaxed);
         let mut base: Option<(u32, Base)> = None;
+        let mut case = no_case();
         loop {
             let done = (*shared).done.load(Ordering::Relaxed);
             let asked = (*shared).asked.load(Ordering::Acquire);
@@ -118,12 +120,10 @@ unsafe fn serve(shared: *mut Shared, make: Make<'_>) -> ! {
             };
             for i in (*shared).first as usize..((*shared).end as usize).min(BATCH) {
                 (*shared).index.store(i as u32, Ordering::Relaxed);
-                let case = case(&*shared, i, base);
-                match run(&mut *subject, &case) {
-                    Ok(outcome) => {
-                        (*shared).texts[i].clear();
-                        store(&mut (*shared).jobs[i], &outcome, base);
-                    }
+                let job = &mut (*shared).jobs[i];
+                load(&mut case, &(*shared).heads[i], job, base);
+                match run(&mut *subject, &case, |outcome| store(job, outcome, base)) {
+                    Ok(()) => (*shared).texts[i].clear(),
                     Err(text) => (*shared).texts[i].set(&text),
                 }
             }
@@ -132,8 +132,16 @@ unsafe fn serve(shared: *mut Shared, make: Make<'_>) -> ! {
     }
 }
 
-fn run(subject: &mut dyn Subject, case: &Case) -> Result<Outcome, String> {
-    let result = catch_unwind(AssertUnwindSafe(|| subject.run(case)));
+/// Runs a case, and hands what it came to over.
+fn run(subject: &mut dyn Subject, case: &Case, take: impl FnOnce(&Outcome)) -> Result<(), String> {
+    // States are large: they are not to be moved about.
+    let result = catch_unwind(AssertUnwindSafe(|| match subject.run(case) {
+        Ok(outcome) => {
+            take(&outcome);
+            Ok(())
+        }
+        Err(text) => Err(text),
+    }));
     let place = PANIC.take();
     match result {
         Ok(Err(text)) if !place.is_empty() => Err(format!("{text} (at {place})")),
@@ -193,21 +201,32 @@ fn set_timers(clock: Duration) {
     }
 }
 
-/// The case that the parent has loaded.
-fn case(shared: &Shared, i: usize, base: &Base) -> Case {
-    let (head, job) = (&shared.heads[i], &shared.jobs[i]);
-    let lines = &job.memory_before;
-    let lines = lines.lines[..(lines.count as usize).min(lines.lines.len())].to_vec();
+/// No case yet.
+fn no_case() -> Case {
     Case {
-        bits: head.bits,
-        form: Code::try_from(head.form as usize).unwrap_or_default(),
-        number: head.number,
-        code: job.code,
-        len: head.len as usize,
-        linear: head.linear,
-        state: job.before,
-        memory: Memory::with_lines(base.clone(), lines),
+        bits: 64,
+        form: Code::INVALID,
+        number: 0,
+        code: [0; CODE_ROOM],
+        len: 0,
+        linear: 0,
+        state: State::new(),
+        memory: Memory::zero(),
     }
+}
+
+/// The case that the parent has loaded.
+fn load(case: &mut Case, head: &Head, job: &Job, base: &Base) {
+    let lines = &job.memory_before;
+    let lines = lines.lines[..(lines.count as usize).min(LINES)].to_vec();
+    case.bits = head.bits;
+    case.form = Code::try_from(head.form as usize).unwrap_or_default();
+    case.number = head.number;
+    case.code = job.code;
+    case.len = head.len as usize;
+    case.linear = head.linear;
+    case.state = job.before;
+    case.memory = Memory::with_lines(base.clone(), lines);
 }
 
 /// Hands an outcome over.
