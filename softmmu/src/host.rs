@@ -131,10 +131,11 @@ pub unsafe fn compare_exchange<T: Width>(pointer: *mut u8, expected: T, new: T) 
 pub unsafe fn compare_exchange16(pointer: *mut u8, expected: u128, new: u128) -> u128 {
     let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
     // SAFETY: the caller's. RBX belongs to the compiler, so it is exchanged around the
-    // instruction.
+    // instruction. The compiler may choose RBX for an operand, too: harmless for `new_low`, but the
+    // pointer would be lost, so that has a register of its own.
     unsafe {
-        asm!("xchg rbx, {new_low}", "lock cmpxchg16b [{p}]", "mov rbx, {new_low}",
-            p = in(reg) pointer, new_low = inout(reg) new as u64 => _,
+        asm!("xchg rbx, {new_low}", "lock cmpxchg16b [rdi]", "mov rbx, {new_low}",
+            in("rdi") pointer, new_low = inout(reg) new as u64 => _,
             in("rcx") (new >> 64) as u64, inout("rax") low, inout("rdx") high,
             options(nostack));
     }
