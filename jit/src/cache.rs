@@ -195,14 +195,19 @@ impl BlockCache {
         let same_segment = from.place.segment == target.place.segment;
         let same_place =
             same_segment && exit.target == target.place.rip && exit.key == target.place.key;
-        if exit.to.is_some() || !from.alive || !target.alive || !same_place {
+        let page = |address: u64| address & !0xFFF;
+        let same_page = page(from.place.linear) == page(target.place.linear);
+        // The page has been mapped elsewhere while the block ran. It will only be entered again where
+        // that is undone, and then the target is another one.
+        let moved = same_page && page(from.place.gpa) != page(target.place.gpa);
+        if exit.to.is_some() || !from.alive || !target.alive || !same_place || moved {
             return false;
         }
         if self.cross_page.added() >= MAX_CROSS_PAGE {
             self.unlink_pages(arena, &everything());
             return false;
         }
-        if from.place.linear & !0xFFF != target.place.linear & !0xFFF {
+        if !same_page {
             self.cross_page.insert(target.place.linear, global, link);
         }
         if target.second_page.is_some() {
@@ -326,6 +331,22 @@ mod tests {
         assert!(cache.cross_page.added() <= MAX_CROSS_PAGE + 1);
         assert_eq!(leads_to(&arena, &cache), cache.links[0].trampoline);
         assert!(cache.blocks[to as usize].incoming.is_empty());
+    }
+
+    #[test]
+    fn a_page_that_was_mapped_elsewhere_is_not_linked_to_what_it_was() {
+        let mut arena = Arena::new(1 << 20).unwrap();
+        let code = arena.append(&[0; 64], &[]).unwrap().hot;
+        let mut cache = BlockCache::default();
+        let (saved, key, target) = (false, Key::default(), 0x1020);
+        let request = LinkRequest { site: 0, trampoline: 0, target, saved, key };
+        let exit = Exit { request, site: code, trampoline: code + 16 };
+        cache.insert(place(0x1000), (5, None), (code, code), &[exit]);
+        let moved = Place { gpa: 0x7020, ..place(target) };
+        let there = cache.insert(moved, (4, None), (code + 32, code + 48), &[]);
+        let here = cache.insert(place(target), (4, None), (code + 32, code + 48), &[]);
+        assert!(!cache.link(&mut arena, 0, there, false));
+        assert!(cache.link(&mut arena, 0, here, false));
     }
 
     #[test]
