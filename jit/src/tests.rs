@@ -1,5 +1,6 @@
 //! The same code through the interpreter and through the translator.
 
+mod borders;
 mod count;
 mod counts;
 mod endless;

@@ -2,7 +2,7 @@
 
 use crate::flow::{Flow, Handler, undefined};
 use crate::table;
-use decoder::{DecodeError, Insn, MAX_LENGTH, decode, decode_offered};
+use decoder::{DecodeError, Insn, MAX_LENGTH, Mnemonic, decode, decode_offered};
 use iced_x86::FlowControl;
 use softmmu::Mmu;
 use x86::cpuid::Policy;
@@ -30,6 +30,11 @@ impl Op {
         insn.handle = native::prepare(&insn);
         Op { exec: table::handler(&insn), accesses: insn.memory_accesses().into(), insn }
     }
+
+    /// Whether it stands for bytes that are no instruction; it does not hold them. It ends its block.
+    pub fn is_invalid(&self) -> bool {
+        self.insn.len == 1 && self.insn.mnemonic() == Mnemonic::Ud2
+    }
 }
 
 /// Instructions that lie one behind the other in one physical page; the only one that may reach
@@ -39,7 +44,8 @@ pub struct Block {
     pub gpa: u64,
     /// Code size it was decoded for.
     pub bits: u32,
-    /// Length in bytes.
+    /// Length in bytes. Behind bytes that are no instruction, those that could make them one count,
+    /// too.
     pub len: u16,
     /// Physical address of the second page, where the single instruction crosses.
     pub second_page: Option<u64>,
@@ -115,12 +121,15 @@ pub fn decode_block(
         return decode_crossing(policy, mmu, linear, gpa, bits);
     };
     mmu.mark_code_range(gpa, u64::from(block.len));
+    // A write to the first mark may have made it an ordinary page again meanwhile.
+    mmu.wait_for_code_sync();
     let len = usize::from(block.len);
     mmu.phys_read(gpa, &mut after[..len]);
     if before[..len] == after[..len] {
         return Ok(block);
     }
     mmu.mark_code_range(gpa, room);
+    mmu.wait_for_code_sync();
     mmu.phys_read(gpa, before);
     match decode_in_page(policy, before, gpa, bits) {
         Some(block) => Ok(block),
@@ -144,12 +153,18 @@ fn decode_in_page(policy: &Policy, page: &[u8], gpa: u64, bits: u32) -> Option<B
         };
         let before = ops.last().map_or(0, |last: &Op| last.accesses);
         ops.push(Op { accesses: op.accesses + before, ..op });
-        offset += usize::from(op.insn.len);
+        offset += if op.is_invalid() { window.len() } else { usize::from(op.insn.len) };
         if ends_block(&op.insn) {
             break;
         }
     }
     Some(Block { gpa, bits, len: offset as u16, second_page: None, ops: ops.into() })
+}
+
+/// The linear page behind that of an instruction; outside 64-bit mode page 0 follows 4 GiB.
+pub(crate) fn second_page(linear: u64, bits: u32) -> u64 {
+    let next = (linear & !(PAGE - 1)).wrapping_add(PAGE);
+    if bits == 64 { next } else { next & 0xFFFF_FFFF }
 }
 
 fn decode_crossing(
@@ -159,7 +174,7 @@ fn decode_crossing(
     gpa: u64,
     bits: u32,
 ) -> Result<Block, Fault> {
-    let second = mmu.fetch_translate((linear & !(PAGE - 1)).wrapping_add(PAGE))?;
+    let second = mmu.fetch_translate(second_page(linear, bits))?;
     let first = PAGE - (gpa & (PAGE - 1));
     mmu.mark_code_range(gpa, first);
     mmu.mark_code_range(second.gpa, MAX_LENGTH as u64 - 1);

@@ -168,7 +168,7 @@ impl Engine {
         };
         let block = self.cache.get(index);
         if let Some(second) = block.second_page {
-            match mmu.fetch_translate((linear & !0xFFF).wrapping_add(0x1000)) {
+            match mmu.fetch_translate(block::second_page(linear, bits)) {
                 Ok(found) if found.gpa == second => {}
                 Ok(_) => {
                     self.cache.remove(index);

@@ -73,7 +73,8 @@ impl Unit<'_> {
             FlowControl::Return => insn.mnemonic() == Mnemonic::Ret,
             _ => false,
         };
-        let ends_above = iced.last().is_some_and(|insn| insn.next_ip() > insn.ip());
+        // 32-bit code goes on at 0 behind 4 GiB.
+        let ends_above = iced.last().is_some_and(|insn| self.key.wrap(insn.next_ip()) > insn.ip());
         !self.env.exact
             && !self.env.helpers_only
             && self.key.is_plain()

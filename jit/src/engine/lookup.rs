@@ -113,27 +113,32 @@ impl Engine {
         let bits = place.key.mode().bits();
         let decoded = decode_block(&cpu.policy, mmu, place.linear, place.gpa, bits).ok()?;
         let segment = CodeSegment::of(cpu);
-        let count = loop_end(&decoded, self.block_limit).min(within_limit(
-            &decoded,
-            place.rip,
-            segment.limit,
-        ));
+        // Flat code outside 64-bit mode has a limit, too: 4 GiB.
+        let limit = if place.key.is_long() { u64::MAX } else { segment.limit.min(0xFFFF_FFFF) };
+        let count =
+            loop_end(&decoded, self.block_limit).min(within_limit(&decoded, place.rip, limit));
         if count == 0 {
             return None;
         }
-        let len: u64 = decoded.ops[..count].iter().map(|op| u64::from(op.insn.len)).sum();
+        let ops = &decoded.ops[..count];
+        let len: u64 = match ops.last() {
+            // Bytes behind it may make it an instruction.
+            Some(last) if last.is_invalid() => decoded.len.into(),
+            Some(_) | None => ops.iter().map(|op| u64::from(op.insn.len)).sum(),
+        };
         let first = len.min(0x1000 - (place.gpa & 0xFFF));
         mmu.mark_code_range(place.gpa, first);
         if let Some(second) = decoded.second_page {
             mmu.mark_code_range(second, len - first);
         }
+        mmu.wait_for_code_sync();
         // Another vCPU may have written between the decoding and the marking.
         let mut now = vec![0; len as usize];
         let (head, tail) = now.split_at_mut(first as usize);
         mmu.phys_read(place.gpa, head);
         mmu.phys_read(decoded.second_page.unwrap_or(0), tail);
         let bytes = decoded.ops[..count].iter().flat_map(|op| op.insn.as_bytes());
-        if decoded.ops[..count].iter().all(|op| !is_invalid(op)) && !bytes.eq(now.iter()) {
+        if decoded.ops[..count].iter().all(|op| !op.is_invalid()) && !bytes.eq(now.iter()) {
             return None;
         }
         let indirect = self.indirect.address(place.key).ok()?;
@@ -190,11 +195,6 @@ impl Engine {
         }
         Some(index)
     }
-}
-
-/// Whether an operation stands for bytes that are no instruction; it does not hold them.
-pub(crate) fn is_invalid(op: &Op) -> bool {
-    op.insn.len == 1 && op.insn.mnemonic() == Mnemonic::Ud2
 }
 
 /// How many of the instructions, the first at `rip`, lie within CS's limit.

@@ -18,7 +18,6 @@ use crate::stubs::{self, Host, Stubs};
 use hashbrown::{HashMap, HashSet};
 use interp::Exit;
 use interp::engine::needs_single_step;
-pub(crate) use lookup::is_invalid;
 use lookup::{HEAT, heat_index};
 use softmmu::{CodeWrite, ExitRequest, Mmu, Rights};
 use std::mem::offset_of;
@@ -198,6 +197,11 @@ impl Engine {
             let step = one_step || matches!(next, Next::Step) || needs_single_step(cpu);
             let code = if step { None } else { self.find_code(cpu, mmu, &next) };
             next = Next::Lookup;
+            if code.is_some() && mmu.code_dirty {
+                // Mail that was read while others were waited for: nothing asks translated code to
+                // leave for it any more.
+                continue;
+            }
             let exit = match code {
                 Some(code) => self.execute(cpu, mmu, code, end, &mut next),
                 None => self.step(cpu, mmu, end - cpu.instructions),

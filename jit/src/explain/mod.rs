@@ -377,7 +377,7 @@ fn guest_insns(noted: &BlockNotes, place: Place) -> Vec<GuestInsn> {
             let at = rip;
             rip = place.key.wrap(rip.wrapping_add(u64::from(op.insn.len)));
             let bytes = op.insn.as_bytes().to_vec();
-            if crate::engine::is_invalid(op) {
+            if op.is_invalid() {
                 text.push_str("(no instruction)");
             } else {
                 let insn = with_its_own_name(&op.insn, op.insn.to_iced(at));
