@@ -45,6 +45,9 @@ pub struct Channel {
     pub(super) memory: Arc<dyn DmaMemory>,
     /// Counts requests to the media and resets, to know an answer that nobody waits for.
     pub(super) ticket: u64,
+    /// The medium of a drive has a request that it has not answered, perhaps one from before a reset.
+    /// The drive makes no other meanwhile: a host that resets again and again piles up nothing.
+    pub(super) asked: [bool; 2],
     /// Itself, for the media's answers.
     pub(super) me: Weak<Mutex<Channel>>,
 }
@@ -65,7 +68,17 @@ impl Channel {
         Arc::new_cyclic(|me| {
             let me = me.clone();
             let base = base.into();
-            Mutex::new(Self { state, media, serials, base, irq, memory, ticket: 0, me })
+            Mutex::new(Self {
+                state,
+                media,
+                serials,
+                base,
+                irq,
+                memory,
+                ticket: 0,
+                asked: [false; 2],
+                me,
+            })
         })
     }
 

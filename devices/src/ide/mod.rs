@@ -23,7 +23,7 @@
 //!
 //! A command that needs the medium leaves the drive busy: the medium's thread carries the request
 //! out, then goes on with the command and raises the interrupt. A reset does not wait for it; its
-//! answer is dropped, and requests after the reset are carried out after it.
+//! answer is dropped, and requests after the reset are made and carried out after it.
 //!
 //! Sources: ATA/ATAPI-6 (T13/1410D); INF-8090i (Mt. Fuji) for CD-ROM commands; Intel "Programming
 //! Interface for Bus Master IDE Controller", revision 1.0.

@@ -185,6 +185,27 @@ fn a_reset_drops_the_answer_and_what_follows_comes_after_it() {
 }
 
 #[test]
+fn resets_pile_up_no_requests() {
+    let (mut bench, open) = gated();
+    bench.table(0x400);
+    for _ in 0..50 {
+        bench.command(20, 2, 0xca);
+        bench.ports.write(0, &[0x01]);
+        assert_eq!(bench.alternate_status(), 0xd0);
+        bench.out(0x206, 4);
+        bench.out(0x206, 0);
+        bench.ports.write(0, &[0x00]);
+        assert_eq!(bench.alternate_status(), 0x50, "a reset does not wait");
+    }
+    bench.command(3, 1, 0x20);
+    // One is for the first write, which had begun, and one for the read.
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    assert_eq!(bench.wait(), 0x58);
+    assert_eq!(bench.sector(), image()[3 * 512..4 * 512]);
+}
+
+#[test]
 fn dma_is_active_until_the_last_byte_is_in_memory() {
     let (mut bench, open) = gated();
     bench.table(0x400);

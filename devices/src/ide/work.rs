@@ -37,6 +37,23 @@ impl Channel {
         }
         match &drive.phase {
             Phase::Idle | Phase::DataIn(_) | Phase::DataOut(_) | Phase::Packet { .. } => None,
+            Phase::DmaRead { .. } | Phase::DmaWrite { .. } | Phase::DmaReply { .. }
+                if !self.state.bus_master.active() =>
+            {
+                // Waits for the host to start the engine.
+                drive.status = status::DRDY | status::DSC | status::DRQ;
+                None
+            }
+            Phase::DmaReply { data } => {
+                let moved = self.state.bus_master.scatter(&*self.memory, data);
+                self.end_dma(index, moved);
+                None
+            }
+            // The medium's answer to a request from before a reset comes first.
+            _ if self.asked[index] => {
+                drive.status = status::BSY | status::DRDY | status::DSC;
+                None
+            }
             Phase::Fetch { offset, left, block } => {
                 Some(Request::Read { offset: *offset, len: batch(*block, *left) })
             }
@@ -45,13 +62,6 @@ impl Channel {
                 Some(Request::Write { offset: transfer.offset, data })
             }
             Phase::Flush => Some(Request::Flush),
-            Phase::DmaRead { .. } | Phase::DmaWrite { .. } | Phase::DmaReply { .. }
-                if !self.state.bus_master.active() =>
-            {
-                // Waits for the host to start the engine.
-                drive.status = status::DRDY | status::DSC | status::DRQ;
-                None
-            }
             Phase::DmaRead { offset, left } => {
                 Some(Request::Read { offset: *offset, len: (*left).min(DMA_BATCH) as usize })
             }
@@ -65,11 +75,6 @@ impl Channel {
                     }
                 }
             }
-            Phase::DmaReply { data } => {
-                let moved = self.state.bus_master.scatter(&*self.memory, data);
-                self.end_dma(index, moved);
-                None
-            }
         }
     }
 
@@ -79,15 +84,19 @@ impl Channel {
         drive.status = status::BSY | status::DRDY | status::DSC;
         self.ticket += 1;
         let (ticket, channel) = (self.ticket, self.me.clone());
-        medium.submit(request, move |answer| {
+        self.asked[index] = true;
+        let answer = medium.submit(request, move |answer| {
             let Some(channel) = channel.upgrade() else { return };
             let mut channel = lock(&channel);
+            channel.asked[index] = false;
             if channel.ticket == ticket {
                 channel.answered(index, answer);
-                channel.work();
-                channel.drive_interrupt();
             }
-        })
+            channel.work();
+            channel.drive_interrupt();
+        });
+        self.asked[index] = answer.is_none();
+        answer
     }
 
     /// The medium answers what the drive waits for.

@@ -96,6 +96,9 @@ pub struct Floppy {
     dma: Arc<Mutex<DmaDevice>>,
     /// Counts requests to the disks and resets, to know an answer that nobody waits for.
     ticket: u64,
+    /// A disk has a request that it has not answered, perhaps one from before a reset. None is made
+    /// meanwhile: a host that resets again and again piles up nothing.
+    asked: bool,
     /// Itself, for the disks' answers.
     me: Weak<Mutex<Floppy>>,
 }
@@ -136,7 +139,10 @@ impl Floppy {
             locked: false,
             perpendicular: 0,
         };
-        Arc::new_cyclic(|me| Mutex::new(Self { state, disks, irq, dma, ticket: 0, me: me.clone() }))
+        Arc::new_cyclic(|me| {
+            let me = me.clone();
+            Mutex::new(Self { state, disks, irq, dma, ticket: 0, asked: false, me })
+        })
     }
 
     /// The state to save; disks are the machine's configuration.

@@ -1,4 +1,9 @@
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::block::BlockDevice;
 use crate::bus::lock;
 use crate::dma::ProbeMemory;
 use crate::interrupt::ProbeIrq;
@@ -85,6 +90,65 @@ fn sectors_are_read_across_heads_and_written() {
     bench.program_dma(0x44, 0x2000, 512);
     assert_eq!(bench.command(&[0xe6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff])[0], 0);
     assert_eq!(lock(&bench.memory.0)[0x2000], 52);
+}
+
+/// A disk that carries nothing out before it is let.
+struct Gated(Vec<u8>, Receiver<()>);
+
+impl BlockDevice for Gated {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    fn read_at(&mut self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.1.recv().map_err(io::Error::other)?;
+        self.0.read_at(offset, data)
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.1.recv().map_err(io::Error::other)?;
+        self.0.write_at(offset, data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn resets_pile_up_no_requests() {
+    let (open, gate) = channel();
+    let gate = Mutex::new(Some(gate));
+    let mut bench = bench_with(|image| {
+        let gate = lock(&gate).take().unwrap();
+        Medium::threaded(Box::new(Gated(image, gate)), "gated").unwrap()
+    });
+    // Dropped before the disk, whose thread waits for it, should this test fail.
+    let open = open;
+    for _ in 0..50 {
+        bench.program_dma(0x48, 0x1000, 18 * 512);
+        assert!(bench.command(&[0xc5, 0, 2, 0, 1, 2, 18, 0x1b, 0xff]).is_empty());
+        assert_eq!(lock(&bench.floppy).main_status(), BUSY);
+        lock(&bench.floppy).write(0x3f2, &[0x08]);
+        lock(&bench.floppy).write(0x3f2, &[0x1c]);
+        assert_eq!(lock(&bench.floppy).main_status(), RQM);
+    }
+    bench.program_dma(0x44, 0x2000, 512);
+    bench.command(&[0xe6, 0, 0, 0, 5, 2, 18, 0x1b, 0xff]);
+    // One is for the first write, which had begun, and one for the read.
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while lock(&bench.floppy).main_status() & RQM == 0 {
+        assert!(Instant::now() < deadline, "the controller stays busy");
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.command(&[])[..3], [0, 0, 0]);
+    assert_eq!(lock(&bench.memory.0)[0x2000], 4);
 }
 
 #[test]

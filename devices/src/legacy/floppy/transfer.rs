@@ -150,6 +150,10 @@ impl Floppy {
 
     /// Asks the disk for the sectors. `true` when it has answered and the command goes on.
     fn ask(&mut self) -> bool {
+        if self.asked {
+            // The answer to a request from before a reset comes first.
+            return false;
+        }
         let Some(execution) = &self.state.executing else { return false };
         let [cylinder, head, sector] = execution.at;
         let disk = self.disks.get(usize::from(execution.select & 3)).and_then(Option::as_ref);
@@ -167,13 +171,18 @@ impl Floppy {
         };
         self.ticket += 1;
         let (ticket, floppy) = (self.ticket, self.me.clone());
+        self.asked = true;
         let answer = disk.submit(request, move |answer| {
             let Some(floppy) = floppy.upgrade() else { return };
             let mut floppy = lock(&floppy);
-            if floppy.ticket == ticket && floppy.answered(answer) {
+            floppy.asked = false;
+            if floppy.ticket != ticket {
+                floppy.resume();
+            } else if floppy.answered(answer) {
                 floppy.go_on();
             }
         });
+        self.asked = answer.is_none();
         answer.is_some_and(|answer| self.answered(answer))
     }
 
