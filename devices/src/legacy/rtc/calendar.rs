@@ -39,6 +39,13 @@ impl Fields {
         }
     }
 
+    /// Days of the month, whatever the day is.
+    pub(super) fn days_in_month(self) -> i64 {
+        let first = Self { day: 1, ..self };
+        let next = Self { month: self.month + 1, ..first };
+        (next.seconds() - first.seconds()) / DAY
+    }
+
     /// Seconds since 1970. Fields beyond their range carry over, so that whatever a guest puts
     /// into the registers is some time.
     pub(super) fn seconds(self) -> i64 {

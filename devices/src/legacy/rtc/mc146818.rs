@@ -106,6 +106,14 @@ pub struct Rtc {
     phase_ns: u64,
     /// The day-of-week register's lead over the calendar, 0 to 6: software may never have set it.
     weekday_lead: i64,
+    /// Days by which the day register is beyond the end of its month. The chip does not look at what
+    /// is written: the day stands until midnight. Software that sets the date of a running clock byte
+    /// by byte passes through such dates.
+    #[serde(default)]
+    excess_days: i64,
+    /// The midnight at which they go, in seconds since 1970.
+    #[serde(default)]
+    excess_end: i64,
     /// The divider chain was held in reset since the clock last ran.
     divider_was_reset: bool,
     /// Second of the last update that the flags know of.
@@ -131,6 +139,8 @@ impl Rtc {
             offset_s: 0,
             phase_ns: 0,
             weekday_lead: 0,
+            excess_days: 0,
+            excess_end: 0,
             divider_was_reset: false,
             last_update: 0,
             last_tick: 0,
@@ -165,6 +175,7 @@ impl Rtc {
     /// Sets the guest's time `seconds` ahead of the wall clock (behind it, if negative).
     pub fn set_offset(&mut self, seconds: i64, moment: Moment) {
         self.offset_s = seconds;
+        self.excess_days = 0;
         self.forget_past(moment);
     }
 
@@ -375,16 +386,20 @@ impl Rtc {
     /// Runs on from what the registers say.
     fn adopt_time(&mut self, moment: Moment) {
         let register = |index| self.decode(self.stored(index));
-        let seconds = Fields {
+        let mut fields = Fields {
             second: register(index::SECONDS),
             minute: register(index::MINUTES),
             hour: self.decode_hours(self.stored(index::HOURS)),
             day: register(index::DAY),
             month: register(index::MONTH),
             year: 100 * register(index::CENTURY) + register(index::YEAR),
-        }
-        .seconds();
+        };
+        let excess_days = (fields.day - fields.days_in_month()).max(0);
+        fields.day -= excess_days;
+        let seconds = fields.seconds();
         self.weekday_lead = (register(index::WEEKDAY) - 1 - weekday(seconds)).rem_euclid(7);
+        self.excess_days = excess_days;
+        self.excess_end = seconds - seconds.rem_euclid(DAY) + DAY;
         self.offset_s = seconds.saturating_sub(self.wall(moment).0);
         self.last_update = seconds;
     }
@@ -400,6 +415,7 @@ impl Rtc {
             index::WEEKDAY => {
                 (weekday(seconds) + self.weekday_lead.rem_euclid(7)).rem_euclid(7) + 1
             }
+            index::DAY if seconds < self.excess_end => fields.day + self.excess_days,
             index::DAY => fields.day,
             index::MONTH => fields.month,
             index::YEAR => fields.year.rem_euclid(100),

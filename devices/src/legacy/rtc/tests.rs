@@ -95,6 +95,27 @@ fn binary_and_12_hour_formats() {
     }
 }
 
+/// A BIOS's service 1AH, AH=05H, writes year, month and day of a running clock in this order.
+#[test]
+fn a_date_is_set_byte_by_byte_while_the_clock_runs() {
+    let last_of_january = START - 28 * 24 * 3600;
+    for (date, expected) in [([0x24, 0x02, 0x15], 0x15), ([0x23, 0x02, 0x01], 0x01)] {
+        let mut board = Board::at(last_of_january);
+        assert_eq!(board.date()[2..4], [0x01, 0x31]);
+        for (index, value) in [9, 8, 7].into_iter().zip(date) {
+            board.set(index, value);
+        }
+        assert_eq!(board.date()[1..4], [date[0], 0x02, expected]);
+        assert_eq!(board.time(), [0x23, 0x59, 0x50]);
+    }
+    // What no month has stands until midnight.
+    let mut board = Board::at(last_of_january);
+    board.set(8, 0x02);
+    assert_eq!(board.date()[2..4], [0x02, 0x31]);
+    board.run(10 * NS_PER_SECOND);
+    assert_eq!(board.date()[2..4], [0x03, 0x01]);
+}
+
 #[test]
 fn setting_the_clock_the_way_linux_does() {
     let mut board = Board::new();
