@@ -47,6 +47,17 @@ pub(super) struct Mouse {
     last_rates: [u8; 3],
     has_wheel: bool,
     buttons: u8,
+    /// Movement that no report has told, since there was no room for one: the counters run on.
+    #[serde(default)]
+    untold: Option<Counters>,
+}
+
+/// Movement, to the right, up, and of the wheel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Counters {
+    dx: i16,
+    dy: i16,
+    wheel: i8,
 }
 
 impl Mouse {
@@ -64,17 +75,39 @@ impl Mouse {
             last_rates: [0; 3],
             has_wheel: false,
             buttons: 0,
+            untold: None,
         }
     }
 
-    /// The user's movement. Returns false if it was lost: no room, or nobody asked for it.
+    /// The user's movement. Returns false if it was lost: nobody asked for it.
     pub(super) fn moved(&mut self, event: MouseEvent) -> bool {
         self.buttons = event.buttons & 7;
         if !self.reporting || self.remote || self.wrap {
             return false;
         }
-        let (packet, len) = self.packet(event);
-        packet.get(..len).is_some_and(|packet| self.sender.queue_input(packet))
+        let before = self.untold.unwrap_or_default();
+        self.untold = Some(Counters {
+            dx: before.dx.saturating_add(event.dx),
+            dy: before.dy.saturating_add(event.dy),
+            wheel: before.wheel.saturating_add(event.wheel),
+        });
+        self.report();
+        true
+    }
+
+    /// Reports what is untold, if there is room.
+    fn report(&mut self) {
+        let Some(Counters { dx, dy, wheel }) = self.untold else { return };
+        let (packet, len) = self.packet(MouseEvent { dx, dy, wheel, buttons: self.buttons });
+        if packet.get(..len).is_some_and(|packet| self.sender.queue_input(packet)) {
+            self.untold = None;
+        }
+    }
+
+    /// Forgets what the user did.
+    fn clear_input(&mut self) {
+        self.sender.clear_input();
+        self.untold = None;
     }
 
     /// A report: flags, horizontal, vertical and, on a wheel mouse, wheel.
@@ -92,7 +125,9 @@ impl Mouse {
 
     /// The next byte to the controller.
     pub(super) fn next(&mut self) -> Option<u8> {
-        self.sender.next()
+        let byte = self.sender.next();
+        self.report();
+        byte
     }
 
     /// A byte from the controller.
@@ -138,8 +173,14 @@ impl Mouse {
                 return self.sender.answer(answer.get(..=len).unwrap_or(&answer));
             }
             0xec => self.wrap = false,
-            0xee => self.wrap = true,
-            0xf0 => self.remote = true,
+            0xee => {
+                self.wrap = true;
+                self.untold = None;
+            }
+            0xf0 => {
+                self.remote = true;
+                self.untold = None;
+            }
             // Identify.
             0xf2 => {
                 let identity = if self.has_wheel { 3 } else { 0 };
@@ -149,7 +190,7 @@ impl Mouse {
             0xf4 => self.reporting = true,
             0xf5 => {
                 self.reporting = false;
-                self.sender.clear_input();
+                self.clear_input();
             }
             0xf6 => self.set_defaults(),
             0xfe => return self.sender.resend(),
@@ -179,6 +220,6 @@ impl Mouse {
         self.double_scaling = false;
         self.resolution = DEFAULT_RESOLUTION;
         self.sample_rate = DEFAULT_RATE;
-        self.sender.clear_input();
+        self.clear_input();
     }
 }

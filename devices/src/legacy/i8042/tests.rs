@@ -272,6 +272,22 @@ fn mouse_reports_and_wheel() {
 }
 
 #[test]
+fn a_mouse_that_nobody_reads_counts_on() {
+    let mut board = Board::raw();
+    board.ask_mouse(0xf4);
+    for _ in 0..20 {
+        board.i8042.mouse_event(MouseEvent { dx: 2, dy: -1, wheel: 0, buttons: 1 });
+    }
+    board.i8042.mouse_event(MouseEvent { dx: 2, dy: 0, wheel: 0, buttons: 0 });
+    let reports = board.drain();
+    let reports = reports.as_chunks::<3>().0;
+    let sum = |at: usize| reports.iter().map(|report| i32::from(report[at] as i8)).sum::<i32>();
+    assert_eq!((sum(1), sum(2)), (42, -20));
+    assert_eq!(reports.first().map(|report| report[0] & 1), Some(1));
+    assert_eq!(reports.last().map(|report| report[0] & 1), Some(0), "the button was let go");
+}
+
+#[test]
 fn a20_has_two_gates() {
     let mut board = Board::new();
     assert_eq!(board.ask(0xd0), [0xc3]);
