@@ -51,12 +51,17 @@ fn pae_kernel_boots_and_powers_off(engine: EngineKind) {
     check(&guest.engine(engine).run(), "i686");
 }
 
-/// Half a second by the HPET is half a second by the host's clock, within what a busy host adds.
+/// Half a second by the guest's timers is half a second by the HPET, once the host is not busy: it is
+/// never less.
 fn hpet_keeps_time(engine: EngineKind) {
     let script = "\
 cat /sys/devices/system/clocksource/clocksource0/current_clocksource
-read a b < /proc/uptime; sleep 0.5; read c d < /proc/uptime
-awk \"BEGIN { t = $c - $a; print (t >= 0.49 && t < 5) ? \\\"TIME-KEPT\\\" : t }\"
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+  read a b < /proc/uptime; sleep 0.5; read c d < /proc/uptime
+  verdict=$(awk \"BEGIN { t = $c - $a; print t < 0.49 ? \\\"LOST\\\" : t < 1 ? \\\"KEPT\\\" : \\\"LATE\\\" }\")
+  echo TIME-$verdict
+  [ $verdict = LATE ] || break
+done
 ";
     let Some(guest) = Guest::debian(Debian::CloudAmd64, script) else { return };
     let guest = guest.append(QUICK).append("clocksource=hpet notsc no-kvmclock");
