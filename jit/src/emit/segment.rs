@@ -100,6 +100,10 @@ impl Unit<'_> {
     pub(super) fn stack_offset_to_host(&mut self, size: u32, write: bool, slow: DynamicLabel) {
         let addr_size = if self.key.has_stack16() {
             dynasm!(self.ops ; .arch x64 ; movzx r11d, r11w);
+            if size > 4 && self.key.class(SS) != Class::Wide {
+                // Several words, each at its own offset below 64 KiB.
+                dynasm!(self.ops ; .arch x64 ; cmp r11d, 0x1_0000 - size as i32 ; ja =>slow);
+            }
             2
         } else {
             4

@@ -1,7 +1,7 @@
-//! Code at the borders: of bytes that are no instruction, of 4 GiB; and code that another CPU writes
-//! while a block is made.
+//! Code at the borders: of bytes that are no instruction, of 4 GiB, of a stack's 64 KiB; and code that
+//! another CPU writes while a block is made.
 
-use super::kit::{CODE, Ended, Guest, Runner, Start, compare, guests, uncounted, with_stack};
+use super::kit::{CODE, DATA, Ended, Guest, Runner, Start, compare, guests, uncounted, with_stack};
 use interp::{Exit, sync};
 use softmmu::{ExitRequest, Mmu, NullBus};
 use std::sync::Arc;
@@ -84,6 +84,32 @@ fn bytes_that_become_an_instruction() {
         guest.cpu.rip = at;
         assert_eq!(guest.resume(10), Ended::Stopped);
         assert_eq!(guest.cpu.gpr[gpr::RAX], 0x0100_0000);
+    }
+}
+
+#[test]
+fn pusha_and_popa_wrap_at_64_kib_whatever_the_limit() {
+    // PUSHA, PUSHAD, POPA and POPAD.
+    for code in [&[0x60u8][..], &[0x66, 0x60], &[0x61], &[0x66, 0x61]] {
+        for sp in [4, 0x100, 0xFFF6] {
+            let mut all = guests(Start::Real);
+            let ends: Vec<_> = (all.iter_mut())
+                .map(|guest| {
+                    guest.reset(&std::array::from_fn(|i| 0x0101_0101 * (i as u64 + 1)));
+                    // Twice: the first time fills the TLB. In between MOV SP; HLT behind it.
+                    let again = [code, &[0xBC, sp as u8, (sp >> 8) as u8], code, &[0xF4]].concat();
+                    guest.write(CODE, &again);
+                    let ss = &mut guest.cpu.seg[SegReg::SS as usize];
+                    (ss.base, ss.limit) = (DATA + 0x840, 0xFFFF_FFFF);
+                    guest.cpu.gpr[gpr::RSP] = sp;
+                    sync::mode_changed(&mut guest.cpu, &mut guest.mmu);
+                    guest.cpu.rip = CODE - Start::Real.code_base();
+                    guest.resume(1000)
+                })
+                .collect();
+            assert_eq!(ends[0], Ended::Stopped);
+            compare(&mut all, &ends, flags::ALL, None, &format!("{code:x?} at SP {sp:#x}"));
+        }
     }
 }
 
