@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// How long a guest may take for anything, on a slow host that runs other tests beside it.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The disk's image, a new one for each test. `None`, with the reason on standard error, where what
 /// it is made of cannot be had.

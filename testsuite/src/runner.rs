@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take unless its test says otherwise, on a slow host that runs other tests
 /// beside it.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A guest to be run.
 #[must_use]
