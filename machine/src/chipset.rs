@@ -19,12 +19,14 @@ use devices::pci::{
 };
 use devices::vga::{self, VgaDevice, VgaWindow};
 use devices::{Bus, Clock, DmaMemory, lock};
-use softmmu::GuestRam;
+use softmmu::{GuestRam, PageFlags};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, Weak};
 
 /// Where firmware for emulators writes what it does.
 const DEBUG_PORT: u16 = 0x402;
+/// Bytes of a page, which is ROM as a whole or not at all.
+const PAGE_SIZE: u64 = 4096;
 
 impl AddressSpaces for Fabric {
     fn io(&self) -> &Bus {
@@ -48,9 +50,28 @@ impl DmaMemory for RamDma {
         read
     }
 
+    /// ROM, shadow RAM that is closed to writes among it, stays as it is.
     fn write(&self, address: u64, data: &[u8]) -> bool {
-        // Also tells who caches code.
-        self.0.write(address, data).is_ok()
+        let ram = &self.0;
+        if !ram.contains(address, data.len() as u64) {
+            return false;
+        }
+        let end = address + data.len() as u64;
+        let is_rom = |page: u64| ram.flags(page * PAGE_SIZE).has(PageFlags::ROM);
+        if !(address / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).any(is_rom) {
+            // Also tells who caches code.
+            return ram.write(address, data).is_ok();
+        }
+        let (mut at, mut rest) = (address, data);
+        while !rest.is_empty() {
+            let room = PAGE_SIZE - at % PAGE_SIZE;
+            let (piece, later) = rest.split_at(rest.len().min(room as usize));
+            if !is_rom(at / PAGE_SIZE) && ram.write(at, piece).is_err() {
+                return false;
+            }
+            (at, rest) = (at + piece.len() as u64, later);
+        }
+        true
     }
 }
 
@@ -218,4 +239,28 @@ fn channels(disks: Vec<Medium>, cdroms: Vec<Medium>) -> [[Option<Media>; 2]; 2] 
     }
     let [a, b, c, d] = places;
     [[a, b], [c, d]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use softmmu::RamRange;
+
+    #[test]
+    fn bus_masters_change_no_rom() {
+        let ram = Arc::new(GuestRam::new(&RamRange::pc(2 << 20, 3 << 30)).expect("ram"));
+        ram.set_rom(0xF_0000, 0x1_0000, true);
+        let dma = RamDma(ram);
+        let byte = |address| {
+            let mut data = [0];
+            assert!(dma.read(address, &mut data));
+            data[0]
+        };
+        assert!(dma.write(0xE_F000, &[7; 0x3000]), "no failure of the transfer");
+        assert_eq!([byte(0xE_FFFF), byte(0xF_0000), byte(0xF_1FFF)], [7, 0, 0]);
+        assert!(dma.write(0xF_FFF0, &[8; 0x20]));
+        assert_eq!([byte(0xF_FFFF), byte(0x10_0000), byte(0x10_000F)], [0, 8, 8]);
+        assert!(!dma.write(0x9_FFFF, &[9; 2]) && !dma.write(u64::MAX, &[9; 2]));
+        assert_eq!(byte(0x9_FFFF), 0);
+    }
 }
