@@ -4,6 +4,7 @@ use crate::boot;
 use devices::block::image::{ImageFormat, PROBE_BYTES, Probed, probe};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -42,6 +43,15 @@ pub enum RecogniseError {
         /// The host's answer.
         error: io::Error,
     },
+    /// Neither a regular file nor a block device: looking would wait for a pipe's other end, and
+    /// take from the pipe what is to be booted.
+    #[error(
+        "{path}: a special file, whose content cannot be looked at: say what it is, with --kernel, or copy it to a file"
+    )]
+    Special {
+        /// The file.
+        path: PathBuf,
+    },
     /// Content of no known kind.
     #[error(
         "{path}: {what}. Looked for: a Linux bzImage (\"HdrS\" at 0x202), an ELF file, a Multiboot header in the first 8 KiB, a qcow2 or vmdk header, an ISO 9660 volume (\"CD001\" at 0x8001), a boot sector (55 AA at 0x1FE) of a floppy or a hard disk. If you know better, say so with --kernel, --cdrom, --floppy or --disk"
@@ -71,6 +81,9 @@ pub fn recognise(path: &Path) -> Result<Image, RecogniseError> {
     let kind = std::fs::metadata(path).map_err(failed)?;
     if kind.is_dir() {
         return Err(failed(io::ErrorKind::IsADirectory.into()));
+    }
+    if !kind.is_file() && !kind.file_type().is_block_device() {
+        return Err(RecogniseError::Special { path: path.into() });
     }
     let mut file = File::open(path).map_err(failed)?;
     let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
@@ -245,5 +258,12 @@ mod tests {
         }
         assert!(foreign.contains("VHDX"), "{foreign}");
         assert!(recognise(&path).unwrap_err().to_string().contains("No such file"));
+    }
+
+    #[test]
+    fn special_files_are_not_looked_at() {
+        // Its content has no end, and its size is zero.
+        let told = recognise(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(told.contains("/dev/zero: a special file") && told.contains("--kernel"), "{told}");
     }
 }
