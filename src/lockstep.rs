@@ -4,7 +4,7 @@ use crate::boot_protocol::{Start, explain_bios};
 use crate::cli::{MachineArgs, MediaArgs};
 use crate::session;
 use crate::status;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use machine::lockstep::{self, Board, Options, Verdict};
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ pub(crate) fn run(
     media: &MediaArgs,
     args: &MachineArgs,
 ) -> Result<ExitCode> {
+    refuse_what_has_no_effect(args)?;
     let (direct, by_bios) = match &kernel {
         Some(kernel) => (!kernel.by_bios, kernel.by_bios),
         None => (false, false),
@@ -47,4 +48,18 @@ pub(crate) fn run(
             Ok(ExitCode::from(status::DIFFERENT))
         }
     }
+}
+
+/// Both machines are always the same one: what would not be run must not be reported as compared.
+fn refuse_what_has_no_effect(args: &MachineArgs) -> Result<()> {
+    if args.timeout.is_some() {
+        bail!("--lockstep: time is a count of instructions: give --instructions, not --timeout");
+    }
+    if args.cpus != 1 {
+        bail!("--lockstep: the engines are compared on 1 virtual CPU: leave --cpus out");
+    }
+    if args.cpu != machine::Model::default() {
+        bail!("--lockstep: the engines are compared on the processor host: leave --cpu out");
+    }
+    Ok(())
 }

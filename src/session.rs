@@ -29,7 +29,8 @@ impl Session<'_> {
     /// the process to end is carried out here.
     pub(crate) fn run(self) -> Result<StopReason> {
         let engine = engine(self.machine.engine);
-        let deadline = self.machine.timeout.map(|time| Instant::now() + time);
+        // A time that the host's clock cannot count to never passes.
+        let deadline = self.machine.timeout.and_then(|time| Instant::now().checked_add(time));
         let media = match &self.kernel {
             Some(kernel) if kernel.by_bios => explain_bios(self.media.open(true))?,
             Some(_) => self.media.open(false)?,

@@ -282,6 +282,10 @@ fn bad_usage_is_refused() {
         &["run", "--engine", "magic", "--kernel", &kernel],
         &["run", "--serial", "pigeon", "--kernel", &kernel],
         &["run", "--initrd", &kernel],
+        // What lockstep would not do must not seem done.
+        &["run", "--lockstep", "--instructions", "10", "--timeout", "9", "--kernel", &kernel],
+        &["run", "--lockstep", "--instructions", "10", "--cpus", "2", "--kernel", &kernel],
+        &["run", "--lockstep", "--instructions", "10", "--cpu", "pentium", "--kernel", &kernel],
         &["demo", "windows"],
     ] {
         let output = ringshift(args);
@@ -295,6 +299,15 @@ fn demo_passes_its_own_checks(engine: EngineKind) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(status(&output), 0, "{text}");
     assert!(text.contains("Verdict: all as promised"), "{text}");
+}
+
+#[test]
+fn a_timeout_beyond_all_time_never_passes() {
+    let kernel = file("endless-timeout-kernel", &kernels::hello());
+    let args = ["run", "--memory", "32M", "--timeout", "1e19", "--kernel", &kernel];
+    let output = ringshift(&args);
+    assert_eq!(status(&output), 0, "{output:?}");
+    assert_eq!(output.stdout, b"hello\r\n");
 }
 
 #[test]
