@@ -164,8 +164,6 @@ pub fn run_with(
     let generator = Generator::new(options.seed, options.bits);
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(forms.len()));
-    // A copy made while another thread of a test finds that out would wait for it for ever.
-    x86::cpuid::Vendor::host();
     // Before there are threads: see `Remote::new`.
     let subject = |&engine: &Engine| Ok((engine, Remote::new(&|| make(engine))?));
     let subjects = || options.engines.iter().map(subject).collect::<Result<Vec<_>, SandboxError>>();

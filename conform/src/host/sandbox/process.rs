@@ -11,6 +11,7 @@ use super::super::memory::{Base, LINES};
 use super::super::state::{Case, Outcome};
 use super::signals::{self, Signal};
 use super::{BATCH, Job, LOOK, SandboxError, load, outcome, system, worker};
+use iced_x86::{Decoder, DecoderOptions, Encoder};
 use libc::c_int;
 use std::ops::Range;
 use std::ptr;
@@ -184,6 +185,7 @@ impl Remote {
         let mut remote = Remote { shared: shared.cast(), keeper: 0, batch: 0, base: None };
         // The first batch is empty: it answers when there is an engine, or none.
         remote.ask(0..0, false);
+        make_tables();
         // SAFETY: getpid(2) only returns.
         let parent = unsafe { libc::getpid() };
         // SAFETY: the child has one thread, shares the mapping, and never returns from `keep`.
@@ -373,6 +375,18 @@ impl Drop for Remote {
         // SAFETY: our mapping; nothing refers to it any more.
         unsafe { libc::munmap(self.shared.cast(), SIZE) };
     }
+}
+
+/// Has the tables made that are made where they are first needed. In a process forked while another
+/// thread makes one, who needs it would wait for that thread for ever: it is not there.
+fn make_tables() {
+    const NOP: [u8; 1] = [0x90];
+    let nop = Decoder::new(64, &NOP, DecoderOptions::NONE).decode();
+    let _ = Encoder::new(64).encode(&nop, 0);
+    let _ = nop.op_code();
+    let policy = x86::cpuid::Policy::single();
+    let _ = decoder::decode_offered(&policy, &NOP, 64);
+    x86::cpuid::Vendor::host();
 }
 
 /// How a process ended.
