@@ -5,8 +5,13 @@ use std::process::{Command, Output, Stdio};
 use testsuite::kernels;
 
 fn ringshift(args: &[&str]) -> Output {
+    run(&["--timeout", "40"], args)
+}
+
+fn run(limit: &[&str], args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ringshift"))
-        .args(["run", "--memory", "32M", "--timeout", "40"])
+        .args(["run", "--memory", "32M"])
+        .args(limit)
         .args(args)
         .stdin(Stdio::null())
         .output()
@@ -202,7 +207,7 @@ fn a_disk_boots_in_lockstep() {
     }
     let path = file("lockstep", &image(4 << 20, boot_code("in step", POWER_OFF)));
     let before = std::fs::read(&path).unwrap();
-    let output = ringshift(&["--lockstep", &path]);
+    let output = run(&["--instructions", "2000000000"], &["--lockstep", &path]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stderr(&output).contains("no difference"), "{}", stderr(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("in step"));
